@@ -1,0 +1,1 @@
+"""tokenbridge: LLM token streams on NATS."""

@@ -1,0 +1,303 @@
+"""The wire contract in code: a job, and the events of a request.
+
+Field by field as in ``docs/protocol.md``, sections 2, 3 and 6. Readers ignore types
+and fields that they do not know (`decode_event` gives an `UnknownEvent`); a job with
+an unknown top-level field is invalid (`decode_job`).
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+import msgspec
+
+from bridge.errors import GenerationError, InvalidJob
+from bridge.subjects import InvalidToken, check_token
+
+#: The version of the contract, sent in every ``started``.
+PROTOCOL_VERSION = 1
+
+OnRestart = Literal["restart", "fail"]
+ResumeMode = Literal["continue", "restart"]
+ResumeReason = Literal["takeover", "handover", "backend_failure"]
+
+
+class Job(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
+    """One generation job, as a producer publishes it (section 2)."""
+
+    id: str
+    request: dict[str, Any]
+    session: str | None = None
+    supersede: bool = False
+    deadline_ms: int | None = None
+    keepalive_ms: int | None = None
+    on_restart: OnRestart = "restart"
+    speech: bool | dict[str, Any] = False
+    metadata: dict[str, str] = {}
+
+    @property
+    def model(self) -> str:
+        """The model that the request names."""
+        model = self.request.get("model", "")
+        return model if isinstance(model, str) else ""
+
+
+class Timings(msgspec.Struct, omit_defaults=True):
+    """Durations in milliseconds; absent where the request did not get so far."""
+
+    queue_ms: int | None = None
+    first_token_ms: int | None = None
+    total_ms: int | None = None
+
+
+class ErrorInfo(msgspec.Struct, omit_defaults=True):
+    """Why a request failed; ``status`` is the backend's HTTP status."""
+
+    code: str
+    message: str
+    retryable: bool
+    status: int | None = None
+
+    @classmethod
+    def of(cls, error: GenerationError) -> ErrorInfo:
+        """The wire's form of ``error``."""
+        return cls(error.code, error.message, error.retryable, error.status)
+
+
+class ToolCall(msgspec.Struct, omit_defaults=True):
+    """One assembled tool call of a completed request."""
+
+    index: int
+    call_id: str | None = None
+    name: str | None = None
+    arguments: str = ""
+
+
+class Event(msgspec.Struct, tag_field="type", omit_defaults=True):
+    """What every event has: the request's id, its number, the attempt."""
+
+    terminal: ClassVar[bool] = False
+
+    id: str
+    seq: int
+    attempt: int
+
+    @property
+    def type(self) -> str:
+        """The wire's name of this event."""
+        return str(self.__struct_config__.tag)
+
+
+class Started(Event, tag="started", kw_only=True):
+    """A worker has claimed the request; the backend has not answered yet."""
+
+    v: int
+    model: str
+    created: int
+    queue_ms: int
+    job: int
+    session: str | None = None
+    metadata: dict[str, str]
+
+
+class Token(Event, tag="token"):
+    """One delta of the answer's text, as the backend sent it."""
+
+    text: str
+
+
+class Reasoning(Event, tag="reasoning"):
+    """One delta of the model's reasoning."""
+
+    text: str
+
+
+class ToolCallDelta(Event, tag="tool_call", kw_only=True):
+    """One delta of a tool call."""
+
+    index: int
+    call_id: str | None = None
+    name: str | None = None
+    arguments: str | None = None
+
+
+class Handover(Event, tag="handover"):
+    """The worker gave the request back on purpose; another one goes on."""
+
+
+class Resumed(Event, tag="resumed", kw_only=True):
+    """A new attempt: what stands up to ``after`` stays, and how it goes on."""
+
+    after: int
+    mode: ResumeMode
+    reason: ResumeReason
+
+
+class Completed(Event, tag="completed", kw_only=True):
+    """The request's regular end."""
+
+    terminal: ClassVar[bool] = True
+
+    finish_reason: str
+    text: str | None = None
+    text_omitted: bool = False
+    reasoning: str | None = None
+    tool_calls: list[ToolCall] | None = None
+    usage: dict[str, Any] | None = None
+    timings: Timings
+    backend: str
+    metadata: dict[str, str]
+
+
+class Failed(Event, tag="failed", kw_only=True):
+    """The request ended with an error; ``text`` is what had come before it."""
+
+    terminal: ClassVar[bool] = True
+
+    error: ErrorInfo
+    text: str | None = None
+    text_omitted: bool = False
+    usage: dict[str, Any] | None = None
+    timings: Timings
+    backend: str | None = None
+    metadata: dict[str, str]
+
+
+class Cancelled(Event, tag="cancelled", kw_only=True):
+    """The request was cancelled; ``text`` is what had come before."""
+
+    terminal: ClassVar[bool] = True
+
+    reason: str
+    text: str | None = None
+    text_omitted: bool = False
+    timings: Timings
+    metadata: dict[str, str]
+
+
+Terminal = Completed | Failed | Cancelled
+KnownEvent = Started | Token | Reasoning | ToolCallDelta | Handover | Resumed | Terminal
+
+
+class UnknownEvent(msgspec.Struct):
+    """An event of a type that this version does not know: to be passed over."""
+
+    terminal: ClassVar[bool] = False
+
+    type: str
+    id: str
+    seq: int
+    attempt: int
+
+
+AnyEvent = KnownEvent | UnknownEvent
+
+
+class Control(msgspec.Struct, omit_defaults=True):
+    """A control message (section 5)."""
+
+    action: str
+    reason: str = ""
+    before: int | None = None
+
+
+#: Upper bound of what a producer may ask for in milliseconds: 1 day. Anything longer
+#: than the log's age is refused by the worker; this only keeps the arithmetic sane.
+MAX_MILLISECONDS = 86_400_000
+
+#: Metadata rides in two events of every request, so it is kept small: 4 KiB.
+MAX_METADATA_BYTES = 4096
+
+_job_decoder = msgspec.json.Decoder(Job)
+_event_decoder: msgspec.json.Decoder[KnownEvent] = msgspec.json.Decoder(KnownEvent)
+_unknown_decoder = msgspec.json.Decoder(UnknownEvent)
+_encoder = msgspec.json.Encoder()
+_control_decoder = msgspec.json.Decoder(Control)
+
+
+class _IdOnly(msgspec.Struct):
+    id: str
+
+
+_id_decoder = msgspec.json.Decoder(_IdOnly)
+
+
+def encode(value: Job | Event | Control) -> bytes:
+    """The wire's bytes of a job, event or control message: JSON in UTF-8."""
+    return _encoder.encode(value)
+
+
+def decode_event(data: bytes) -> AnyEvent:
+    """Read one event. Unknown types give an `UnknownEvent`.
+
+    Raises `msgspec.DecodeError` for what is no event at all.
+    """
+    try:
+        return _event_decoder.decode(data)
+    except msgspec.ValidationError:
+        return _unknown_decoder.decode(data)
+
+
+def decode_control(data: bytes) -> Control | None:
+    """Read a control message, or ``None`` where it is not one."""
+    try:
+        return _control_decoder.decode(data)
+    except msgspec.DecodeError:
+        return None
+
+
+def read_job_id(data: bytes) -> str | None:
+    """The id of a job that may be invalid otherwise, or ``None``."""
+    try:
+        return check_token(_id_decoder.decode(data).id, "id")
+    except (msgspec.DecodeError, InvalidToken, UnicodeDecodeError):
+        return None
+
+
+def decode_job(data: bytes) -> Job:
+    """Read and check a job (section 2).
+
+    Raises `InvalidJob`, whose message names the field.
+    """
+    try:
+        job = _job_decoder.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InvalidJob(f"the job is not valid: {error}") from error
+    _check_names(job)
+    _check_durations(job)
+    _check_request(job.request)
+    if len(_encoder.encode(job.metadata)) > MAX_METADATA_BYTES:
+        raise InvalidJob(f"metadata is larger than {MAX_METADATA_BYTES} bytes")
+    return job
+
+
+def _check_names(job: Job) -> None:
+    try:
+        check_token(job.id, "id")
+        if job.session is not None:
+            check_token(job.session, "session")
+    except InvalidToken as error:
+        raise InvalidJob(str(error)) from error
+    if job.supersede and job.session is None:
+        raise InvalidJob("supersede needs a session")
+
+
+def _check_durations(job: Job) -> None:
+    for name in ("deadline_ms", "keepalive_ms"):
+        value = getattr(job, name)
+        if value is not None and not 1 <= value <= MAX_MILLISECONDS:
+            raise InvalidJob(f"{name} must be between 1 and {MAX_MILLISECONDS}")
+
+
+def _check_request(request: dict[str, Any]) -> None:
+    model = request.get("model")
+    if not isinstance(model, str) or not model:
+        raise InvalidJob("request.model must be a non-empty string")
+    messages = request.get("messages")
+    if not isinstance(messages, list) or not messages:
+        raise InvalidJob("request.messages must be a non-empty array")
+    if not all(isinstance(message, dict) for message in messages):
+        raise InvalidJob("request.messages must hold objects")
+    n = request.get("n", 1)
+    if n is not None and (not isinstance(n, int) or isinstance(n, bool) or n != 1):
+        raise InvalidJob("request.n must be 1: one job is one text")
