@@ -1,0 +1,261 @@
+"""What a backend says about an error: statuses, error bodies, errors in the stream."""
+
+from __future__ import annotations
+
+import html
+import math
+import re
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+
+from bridge.errors import (
+    BackendProtocolError,
+    BackendRejected,
+    BackendReportedError,
+    BackendUnavailable,
+    GenerationError,
+    RateLimited,
+    shorten,
+)
+
+#: Of an error's body no more than this needs to be read: its message is a sentence,
+#: and even a gateway's page with styles in it fits.
+MAX_ERROR_BODY_BYTES = 64 * 1024
+
+#: Where error bodies keep their message, in this order: OpenAI, Ollama and TGI,
+#: FastAPI, RFC 9457.
+_MESSAGE_KEYS = ("error", "message", "detail", "msg", "error_message", "title")
+
+#: How deep a message is looked for: ``[{"error": {"message": …}}]`` is three.
+_MAX_DEPTH = 4
+
+#: FastAPI lists every field that is wrong; the first few say enough.
+_MAX_DETAILS = 5
+
+#: Statuses below 500 that a later attempt may get past, 429 aside.
+_TRANSIENT_STATUSES = frozenset({408, 409, 425})
+
+_STATUS_KEYS = ("code", "status", "status_code", "http_code")
+
+#: Looked for in an error's type and code, letters only. Spent quota comes with 429 and
+#: is none of its transient cases, so it is decided before the status.
+_QUOTA_WORDS = ("insufficientquota", "billing", "quotaexceeded")
+_FINAL_WORDS = (
+    "invalid",
+    "badrequest",
+    "notfound",
+    "authentication",
+    "permission",
+    "unauthorized",
+    "forbidden",
+    "contextlength",
+    "contentfilter",
+    "contentpolicy",
+    "unprocessable",
+    "unsupported",
+)
+_RETRYABLE_WORDS = (
+    "servererror",
+    "internal",
+    "overload",
+    "ratelimit",
+    "toomanyrequests",
+    "timeout",
+    "timedout",
+    "unavailable",
+    "badgateway",
+    "capacity",
+)
+
+_TITLE = re.compile(r"<title[^>]*>([^<]*)", re.IGNORECASE)
+_HTML = re.compile(r"\s*<(?:!doctype|html|head|body)\b", re.IGNORECASE)
+
+_HINTS = {
+    401: "; check the backend's API key",
+    403: "; check the backend's API key and what it may do",
+    404: "; check the model's name, and that the backend URL ends in /v1",
+    405: "; check that the backend URL ends in /v1",
+}
+
+
+def error_message(status: int, body: bytes) -> str:
+    """The backend's own message in an error's body, on one line and shortened.
+
+    Where the body has none, the status's name; for an HTML page, its title.
+    """
+    try:
+        value = msgspec.json.decode(body)
+        # An object without any of the usual names is better shown than passed over.
+        found = _message_in(value) or (_text(body) if value else "")
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        found = _message_in_text(body)
+    return _printable(found) or _phrase(status)
+
+
+def error_for_status(
+    status: int,
+    body: bytes,
+    retry_after: str | None = None,
+    *,
+    now: float,
+    location: str | None = None,
+) -> GenerationError:
+    """The error of an answer whose status is not 200.
+
+    ``retry_after`` and ``location`` are the headers of these names, ``now`` is Unix
+    time in seconds, for a ``Retry-After`` that is a date. The result is returned, not
+    raised: `RateLimited` for 429, `BackendUnavailable` for 408, 409, 425 and 5xx,
+    `BackendRejected` for other 4xx and 3xx, `BackendProtocolError` for what is left.
+    """
+    if 300 <= status < 400:
+        return BackendRejected(_redirect_message(status, location), status=status)
+    message = (
+        f"the backend answered {status}: {error_message(status, body)}"
+        f"{_HINTS.get(status, '')}"
+    )
+    if status == HTTPStatus.TOO_MANY_REQUESTS:
+        wait = retry_after_seconds(retry_after, now=now)
+        return RateLimited(message, status=status, retry_after_s=wait)
+    if status >= 500 or status in _TRANSIENT_STATUSES:
+        return BackendUnavailable(message, status=status)
+    if status >= 400:
+        return BackendRejected(message, status=status)
+    return BackendProtocolError(
+        f"the backend answered {status} {_phrase(status)}, which carries no completion",
+        status=status,
+    )
+
+
+def retry_after_seconds(value: str | None, *, now: float) -> float | None:
+    """Seconds to wait by a ``Retry-After`` (RFC 9110, section 10.2.3), at least 0.
+
+    ``None`` where there is none or it cannot be read. Fractions, which some
+    backends send, are taken.
+    """
+    if value is None:
+        return None
+    try:
+        seconds = float(value)
+    except ValueError:
+        return _seconds_until(value, now)
+    return max(seconds, 0.0) if math.isfinite(seconds) else None
+
+
+def reported_error(value: Any) -> BackendReportedError:
+    """The error for an error object, or a string, that came with status 200.
+
+    ``value`` is the whole record. ``retryable`` goes by a numeric code, or else by the
+    words of type and code; unknown ones are not.
+    """
+    inner = value.get("error") if isinstance(value, dict) else None
+    fields = (
+        {**value, **(inner if isinstance(inner, dict) else {})}
+        if isinstance(value, dict)
+        else {}
+    )
+    message = _printable(_message_in(value)) or "it did not say what"
+    status = _status_in(fields)
+    return BackendReportedError(
+        f"the backend reported an error: {message}",
+        status=status,
+        retryable=_is_retryable(fields, status),
+    )
+
+
+def _is_retryable(fields: dict[str, Any], status: int | None) -> bool:
+    named = (fields.get(key) for key in ("type", "code", "error_type", "status"))
+    words = re.sub(
+        "[^a-z,]", "", ",".join(w for w in named if isinstance(w, str)).lower()
+    )
+    if any(word in words for word in _QUOTA_WORDS):
+        return False
+    if status is not None:
+        return status >= 500 or status == 429 or status in _TRANSIENT_STATUSES
+    if any(word in words for word in _FINAL_WORDS):
+        return False
+    return any(word in words for word in _RETRYABLE_WORDS)
+
+
+def _status_in(fields: dict[str, Any]) -> int | None:
+    for key in _STATUS_KEYS:
+        value = fields.get(key)
+        if isinstance(value, str) and re.fullmatch("[45][0-9][0-9]", value):
+            return int(value)
+        if isinstance(value, int) and 400 <= value <= 599:
+            return value
+    return None
+
+
+def _message_in(value: Any, depth: int = 0) -> str:
+    """The first message in a decoded error body; empty if there is none."""
+    if isinstance(value, str):
+        return value
+    if depth >= _MAX_DEPTH:
+        return ""
+    if isinstance(value, list):
+        found = (_message_in(item, depth + 1) for item in value[:_MAX_DETAILS])
+        return "; ".join(message for message in found if message)
+    if not isinstance(value, dict):
+        return ""
+    for key in _MESSAGE_KEYS:
+        message = _message_in(value.get(key), depth + 1)
+        if message:
+            return _located(value, message)
+    return ""
+
+
+def _located(value: dict[str, Any], message: str) -> str:
+    """FastAPI's details name the field that is wrong in ``loc``."""
+    loc = value.get("loc")
+    if not isinstance(loc, list):
+        return message
+    return f"{'.'.join(str(step) for step in loc[:_MAX_DETAILS])}: {message}"
+
+
+def _message_in_text(body: bytes) -> str:
+    text = _text(body)
+    if not _HTML.match(text):
+        return text
+    title = _TITLE.search(text)
+    return html.unescape(title[1]) if title else ""
+
+
+def _text(body: bytes) -> str:
+    return body[:MAX_ERROR_BODY_BYTES].decode("utf-8", "replace")
+
+
+def _printable(text: str) -> str:
+    """``text`` shortened, and without what a terminal would obey."""
+    kept = "".join(c if c.isprintable() else " " for c in text[:MAX_ERROR_BODY_BYTES])
+    return shorten(kept)
+
+
+def _phrase(status: int) -> str:
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return "an unknown status"
+
+
+def _redirect_message(status: int, location: str | None) -> str:
+    if not location:
+        return f"the backend answered {status}, a redirect; check the backend URL"
+    target = _printable(location)
+    return (
+        f"the backend answered {status} and redirects to {target}; redirects are not "
+        "followed: set the backend URL to where it points, up to /v1"
+    )
+
+
+def _seconds_until(date: str, now: float) -> float | None:
+    try:
+        moment = parsedate_to_datetime(date)
+    except (ValueError, TypeError, OverflowError):
+        return None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return max(moment.timestamp() - now, 0.0)
