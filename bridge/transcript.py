@@ -1,0 +1,278 @@
+"""What a request has said so far: deltas to numbered events, and the whole of them.
+
+`Transcript.write` is on every token's way. Sans-IO: the events' bytes go to a callable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from io import StringIO
+from typing import Any
+
+from bridge.dialects import Delta, ReasoningDelta, TextDelta, ToolCallPart
+from bridge.errors import BackendProtocolError, GenerationError
+from bridge.events import (
+    Cancelled,
+    Completed,
+    ErrorInfo,
+    Event,
+    Failed,
+    Handover,
+    Resumed,
+    ResumeMode,
+    ResumeReason,
+    Timings,
+    ToolCall,
+    ToolCallDelta,
+    encode,
+)
+from bridge.sequence import Numbering, split_text
+
+#: Beside its text an event has at most so many bytes: two ids, two numbers, names.
+EVENT_HEAD_BYTES = 1024
+
+#: JSON takes at most so many bytes for a character.
+BYTES_PER_CHARACTER = 6
+
+#: What a tool call's id and name may have; they are not split. 1 KiB is far above
+#: what any model is told to write.
+MAX_NAME_CHARS = 256
+
+Append = Callable[[bytes], None]
+
+
+class Transcript:
+    """The events of one attempt, and the answer they add up to.
+
+    ``max_payload`` is the limit of one message, ``max_text_bytes`` that of the
+    assembled answer (text, reasoning and tool calls together, in characters, each at
+    least a byte).
+    """
+
+    def __init__(
+        self,
+        numbering: Numbering,
+        append: Append,
+        *,
+        max_payload: int,
+        max_text_bytes: int,
+    ) -> None:
+        self._numbering = numbering
+        self._append = append
+        self._room = max_payload - EVENT_HEAD_BYTES
+        #: A shorter text fits for sure; only a longer one has to be measured.
+        self._fits = self._room // BYTES_PER_CHARACTER
+        self._max_text = max_text_bytes
+        self._size = 0
+        self._text = StringIO()
+        self._reasoning = StringIO()
+        self._tools: dict[int, ToolCall] = {}
+        #: Text deltas of the text that stands: what a continuation has spent.
+        self.text_deltas = 0
+        #: All deltas that were written by this attempt.
+        self.deltas = 0
+        self.on_token: Callable[[int, str], None] | None = None
+
+    def __repr__(self) -> str:
+        return f"<Transcript {self._numbering!r} deltas={self.deltas}>"
+
+    @property
+    def seq(self) -> int:
+        """The number of the last event."""
+        return self._numbering.seq
+
+    @property
+    def text(self) -> str:
+        """The text that stands."""
+        return self._text.getvalue()
+
+    @property
+    def continuable(self) -> bool:
+        """Whether what stands is plain text that a backend could go on with."""
+        return not self._tools and not self._reasoning.tell()
+
+    def go_on(self, text: str, deltas: int) -> None:
+        """Start from the text that an earlier attempt has left."""
+        self._text.write(text)
+        self._size += len(text)
+        self.text_deltas = deltas
+
+    def write(self, deltas: Sequence[Delta]) -> None:
+        """Number, publish and add up the deltas of one read.
+
+        Raises `BackendProtocolError` when the answer grows over its limit.
+        """
+        self.deltas += len(deltas)
+        for delta in deltas:
+            if type(delta) is TextDelta:
+                self._token(delta.text)
+            elif type(delta) is ReasoningDelta:
+                self._reason(delta.text)
+            elif type(delta) is ToolCallPart:
+                self._tool(delta)
+        if self._size > self._max_text:
+            raise BackendProtocolError(
+                f"the answer is longer than {self._max_text} characters"
+            )
+
+    def _token(self, text: str) -> None:
+        length = len(text)
+        if length > self._fits:
+            for piece in self._split(text):
+                self._append(self._numbering.token(piece))
+        else:
+            self._append(self._numbering.token(text))
+        self._text.write(text)
+        self._size += length
+        self.text_deltas += 1
+        if self.on_token is not None:
+            self.on_token(self._numbering.seq, text)
+
+    def _reason(self, text: str) -> None:
+        for piece in self._split(text):
+            self._append(self._numbering.reasoning(piece))
+        self._reasoning.write(text)
+        self._size += len(text)
+
+    def _split(self, text: str) -> list[str]:
+        return [text] if len(text) <= self._fits else split_text(text, self._room)
+
+    def _tool(self, part: ToolCallPart) -> None:
+        call = self._tools.get(part.index)
+        if call is None:
+            call = self._tools[part.index] = ToolCall(part.index)
+        call_id, name = _short(part.call_id), _short(part.name)
+        call.call_id = call_id or call.call_id
+        call.name = name or call.name
+        pieces: list[str | None] = [None]
+        if part.arguments is not None:
+            pieces = list(self._split(part.arguments))
+            call.arguments += part.arguments
+            self._size += len(part.arguments)
+        for index, piece in enumerate(pieces):
+            first = index == 0
+            id, seq, attempt = self._numbering.next()
+            event = ToolCallDelta(
+                id,
+                seq,
+                attempt,
+                index=part.index,
+                call_id=call_id if first else None,
+                name=name if first else None,
+                arguments=piece,
+            )
+            self._append(encode(event))
+
+    # Events that are rare
+
+    def next(self) -> tuple[str, int, int]:
+        """``id``, ``seq`` and ``attempt`` of an event that is built elsewhere."""
+        return self._numbering.next()
+
+    def resume(self, mode: ResumeMode, reason: ResumeReason) -> None:
+        """Publish ``resumed`` in the middle of an attempt."""
+        self._append(encode(self.resumed(mode, reason)))
+
+    def resumed(self, mode: ResumeMode, reason: ResumeReason) -> Resumed:
+        """The event that goes on after what stands; `restart` voids the text."""
+        after = self._numbering.seq
+        if mode == "restart":
+            self._restart()
+        id, seq, attempt = self._numbering.next()
+        return Resumed(id, seq, attempt, after=after, mode=mode, reason=reason)
+
+    def _restart(self) -> None:
+        self._text = StringIO()
+        self._reasoning = StringIO()
+        self._tools.clear()
+        self._size = 0
+        self.text_deltas = 0
+
+    def handover(self) -> Handover:
+        """The event that gives the request back."""
+        return Handover(*self._numbering.next())
+
+    def completed(
+        self,
+        *,
+        finish_reason: str,
+        usage: dict[str, Any],
+        timings: Timings,
+        backend: str,
+        metadata: dict[str, str],
+    ) -> Completed:
+        """The event of a regular end."""
+        id, seq, attempt = self._numbering.next()
+        return Completed(
+            id,
+            seq,
+            attempt,
+            finish_reason=finish_reason,
+            text=self.text,
+            reasoning=self._reasoning.getvalue() or None,
+            tool_calls=[self._tools[index] for index in sorted(self._tools)] or None,
+            usage=usage,
+            timings=timings,
+            backend=backend,
+            metadata=metadata,
+        )
+
+    def failed(
+        self,
+        error: GenerationError,
+        *,
+        usage: dict[str, Any] | None,
+        timings: Timings,
+        backend: str | None,
+        metadata: dict[str, str],
+    ) -> Failed:
+        """The event of an end by an error."""
+        id, seq, attempt = self._numbering.next()
+        return Failed(
+            id,
+            seq,
+            attempt,
+            error=ErrorInfo.of(error),
+            text=self.text,
+            usage=usage,
+            timings=timings,
+            backend=backend,
+            metadata=metadata,
+        )
+
+    def cancelled(
+        self,
+        reason: str,
+        *,
+        timings: Timings,
+        metadata: dict[str, str],
+    ) -> Cancelled:
+        """The event of an end by a control message."""
+        id, seq, attempt = self._numbering.next()
+        return Cancelled(
+            id,
+            seq,
+            attempt,
+            reason=reason,
+            text=self.text,
+            timings=timings,
+            metadata=metadata,
+        )
+
+
+def _short(name: str | None) -> str | None:
+    return name[:MAX_NAME_CHARS] if name else None
+
+
+def encode_terminal(event: Event, max_payload: int) -> bytes:
+    """The bytes of a terminal event; without its texts where they would not fit."""
+    payload = encode(event)
+    if len(payload) <= max_payload:
+        return payload
+    if isinstance(event, Completed | Failed | Cancelled):
+        event.text = None
+        event.text_omitted = True
+    if isinstance(event, Completed):
+        event.reasoning = None
+        event.tool_calls = None
+    return encode(event)
