@@ -1,0 +1,184 @@
+"""One prefix on one connection: its streams, its open logs, its control messages."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+
+import msgspec
+from nats.aio.msg import Msg
+
+from bridge.bus import streams
+from bridge.bus.api import JetStream, StoredMessage, raise_for_error
+from bridge.bus.batch import Batches
+from bridge.bus.connection import Connection
+from bridge.bus.log import read_subject
+from bridge.bus.streams import Lane, Setup, StreamNames
+from bridge.bus.writer import LogWriter
+from bridge.config import BusSettings
+from bridge.events import AnyEvent, Control, decode_control, decode_event, encode
+from bridge.subjects import ControlAddress, Subjects
+
+#: One open log a second is asked whether its batch lives: when the stream broke
+#: them all, every log learns it from that one.
+CANARY_EVERY_S = 0.5
+
+ControlHandler = Callable[[ControlAddress, Control], None]
+
+
+class _SeqOnly(msgspec.Struct):
+    seq: int
+
+
+_seq_decoder = msgspec.json.Decoder(_SeqOnly)
+
+
+class Cell:
+    """What the bridge and the SDK do with one prefix's streams."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        settings: BusSettings,
+        prefix: str,
+        *,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.connection = connection
+        self.settings = settings
+        self.subjects = Subjects(prefix)
+        self.names = StreamNames.of(settings, prefix)
+        self.jetstream = JetStream(connection)
+        self.batches = Batches(connection, self.subjects.batch)
+        self.writers: set[LogWriter] = set()
+        self.repairs = 0
+        self.now = now
+        self._canary_at = 0.0
+
+    def __repr__(self) -> str:
+        return f"<Cell {self.subjects.prefix} logs={len(self.writers)}>"
+
+    async def ensure(self, lanes: list[Lane], setup: Setup) -> None:
+        """Make or check the streams: see `bridge.bus.streams.ensure`."""
+        await streams.ensure(self.jetstream, self.settings, self.subjects, lanes, setup)
+
+    async def missing_streams(self) -> list[str]:
+        """Streams that are not there now. Raises `ConnectionLost`."""
+        return await streams.missing(self.jetstream, self.names)
+
+    async def open(self) -> None:
+        """Get ready to write logs; the writers follow the connection from now on."""
+        await self.batches.open()
+        self.connection.on_disconnected.append(self._disconnected)
+        self.connection.on_reconnected.append(self._reconnected)
+
+    def _disconnected(self) -> None:
+        for writer in self.writers:
+            writer.detach()
+
+    def _reconnected(self) -> None:
+        for writer in list(self.writers):
+            writer.attach()
+
+    async def pause(self, seconds: float) -> None:
+        """Wait a moment between two tries."""
+        await asyncio.sleep(seconds)
+
+    def sweep(self, now: float) -> None:
+        """Called a few times a second; see `LogWriter.sweep`."""
+        repairs = self.repairs
+        for writer in list(self.writers):
+            writer.sweep(now)
+        if now - self._canary_at > CANARY_EVERY_S and self.writers:
+            self._canary_at = now
+            # A set's order is as good as any: all writers share the stream.
+            next(iter(self.writers)).ping()
+        if self.repairs != repairs:
+            for writer in list(self.writers):
+                writer.ping()
+
+    # The log
+
+    async def last_event(self, tenant: str, id: str) -> AnyEvent | None:
+        """The last event of a request's log, asked of the leader."""
+        stored = await self.last_stored(tenant, id)
+        return decode_event(stored.data) if stored is not None else None
+
+    async def last_stored(self, tenant: str, id: str) -> StoredMessage | None:
+        """The last message of a request's log, asked of the leader."""
+        subject = self.subjects.tokens(tenant, id)
+        return await self.jetstream.last_message(self.names.tokens, subject)
+
+    async def last_spoken(self, tenant: str, id: str) -> StoredMessage | None:
+        """The last speech event of a request, asked of the leader."""
+        subject = self.subjects.speech(tenant, id)
+        return await self.jetstream.last_message(self.names.tokens, subject)
+
+    def read_log(
+        self, tenant: str, id: str, from_seq: int = 1
+    ) -> AsyncIterator[StoredMessage]:
+        """The stored events of a request from stream sequence ``from_seq`` on."""
+        subject = self.subjects.tokens(tenant, id)
+        return read_subject(self.jetstream, self.names.tokens, subject, from_seq)
+
+    def read_speech(
+        self, tenant: str, id: str, from_seq: int = 1
+    ) -> AsyncIterator[StoredMessage]:
+        """The stored speech events of a request."""
+        subject = self.subjects.speech(tenant, id)
+        return read_subject(self.jetstream, self.names.tokens, subject, from_seq)
+
+    def speech_seq(self, stored: StoredMessage) -> int:
+        """The ``seq`` of a speech event."""
+        return _seq_decoder.decode(stored.data).seq
+
+    # Jobs
+
+    async def job_is_stored(self, stream_seq: int) -> bool:
+        """Whether the job with this stream sequence is still in the work queue."""
+        found = await self.jetstream.message(self.names.jobs, stream_seq)
+        return found is not None
+
+    async def bury(self, tenant: str, data: bytes, headers: dict[str, str]) -> None:
+        """Keep a job that could not be served, with the reason in the headers.
+
+        Returns once it is stored. Raises `BusError`.
+        """
+        subject = self.subjects.dead(tenant)
+        answer = await self.connection.request(subject, data, headers=headers)
+        raise_for_error(answer.data, subject)
+
+    # Control
+
+    def publish_control(
+        self, tenant: str, kind: str, name: str, control: Control
+    ) -> None:
+        """Publish a control message without waiting for its storage."""
+        subject = self.subjects.control(tenant, kind, name)
+        self.connection.publish(subject, encode(control))
+
+    async def listen_control(self, handler: ControlHandler) -> None:
+        """Call ``handler`` for every control message from now on.
+
+        Raises `ConnectionLost`. The subscription lasts as long as the connection.
+        """
+
+        async def received(message: Msg) -> None:
+            address = self.subjects.parse_control(message.subject)
+            control = decode_control(message.data)
+            if address is not None and control is not None:
+                handler(address, control)
+
+        await self.connection.subscribe(self.subjects.all_control, received)
+
+    async def kept_control(
+        self, tenant: str, kind: str, name: str
+    ) -> tuple[Control, float] | None:
+        """The control message kept for a request or session, and its Unix time."""
+        subject = self.subjects.control(tenant, kind, name)
+        stored = await self.jetstream.last_message(self.names.control, subject)
+        control = decode_control(stored.data) if stored is not None else None
+        if stored is None or control is None:
+            return None
+        return control, stored.stored_at

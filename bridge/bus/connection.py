@@ -1,0 +1,441 @@
+"""The connection to NATS: connect for ever, publish without waiting, ask and answer.
+
+The one module that holds a nats-py client. Its exceptions stop here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import ssl
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+import nats.errors
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+
+from bridge.config import NatsSettings
+from bridge.errors import BusError, ConnectionLost, SetupError, StreamUnavailable
+
+log = logging.getLogger(__name__)
+
+#: What nats-py may pool before a publish would have to wait. Far above the high
+#: watermark, so that `Connection.publish` never has to.
+PENDING_BYTES = 64 * 1024 * 1024
+
+#: Above this many bytes that NATS has not taken yet, readers of backends pause; below
+#: the low mark they go on. 8 MiB is about a second of 60,000 tokens.
+HIGH_WATER_BYTES = 8 * 1024 * 1024
+LOW_WATER_BYTES = 2 * 1024 * 1024
+
+#: The longest a message may wait in a subscription's queue, in messages: a control
+#: storm of that size is dropped and reported, never kept without bound.
+SUBSCRIPTION_MESSAGES = 512 * 1024
+
+#: Of a message with headers nats-py checks the payload only, and a server cuts the
+#: connection of a client that exceeds ``max_payload``: the status line and blank line.
+HEADER_BASE_BYTES = len(b"NATS/1.0\r\n\r\n")
+
+#: The oldest server with fast-ingest batches (ADR-50).
+MINIMUM_SERVER = (2, 14)
+
+#: While NATS is away, the log says so this often, in seconds.
+SAY_EVERY_S = 5.0
+
+#: nats-py pings are outstanding for at most this many intervals.
+PINGS_OUTSTANDING = 2
+
+Handler = Callable[[Msg], Awaitable[None]]
+Listener = Callable[[], None]
+
+
+class TooLarge(BusError):
+    """A message exceeds the server's ``max_payload``."""
+
+
+def headers_size(headers: Mapping[str, str] | None) -> int:
+    """The bytes that ``headers`` add to a message."""
+    if not headers:
+        return 0
+    lines = sum(len(k.encode()) + len(v.encode()) + 4 for k, v in headers.items())
+    return HEADER_BASE_BYTES + lines
+
+
+class Connection:
+    """One connection to NATS that comes back by itself.
+
+    Publishing is a plain call; whoever publishes much looks at `congested` and waits
+    for a listener of `on_writable`. A connection whose client ended up closed is
+    useless for good: `closed` is set, and the process is expected to end or to build
+    a new one.
+    """
+
+    def __init__(self, settings: NatsSettings, *, name: str) -> None:
+        self._settings = settings
+        self._name = name
+        self._client = Client()
+        self._subscriptions: list[Subscription] = []
+        self._waiting: dict[str, asyncio.Future[Msg]] = {}
+        self._next = 0
+        self._inbox = ""
+        self._closing = False
+        self._last_error = ""
+        self._failures: asyncio.Queue[Exception] = asyncio.Queue()
+        self.closed = asyncio.Event()
+        self.on_disconnected: list[Listener] = []
+        self.on_reconnected: list[Listener] = []
+        self.slow_consumers = 0
+
+    def __repr__(self) -> str:
+        return f"<Connection {self._name} {self.state} {self.servers}>"
+
+    @property
+    def state(self) -> str:
+        """``connected``, ``reconnecting``, ``closed`` or ``new``."""
+        if self.closed.is_set():
+            return "closed"
+        if not self._inbox:
+            return "new"
+        return "connected" if self._client.is_connected else "reconnecting"
+
+    @property
+    def connected(self) -> bool:
+        """Whether a publish goes to a server now."""
+        return self._client.is_connected
+
+    @property
+    def servers(self) -> str:
+        """The configured servers, without credentials."""
+        return ", ".join(
+            redact(url.strip()) for url in self._settings.nats_url.split(",")
+        )
+
+    @property
+    def max_payload(self) -> int:
+        """The server's limit for a message, headers included, in bytes."""
+        return self._client.max_payload
+
+    @property
+    def server_version(self) -> str:
+        """The version of the server that is connected."""
+        version = self._client.connected_server_version
+        return f"{version.major}.{version.minor}.{version.patch}"
+
+    @property
+    def pending_bytes(self) -> int:
+        """What is published and not yet taken by the socket, in bytes."""
+        return self._client.pending_data_size
+
+    @property
+    def congested(self) -> bool:
+        """Whether more than `HIGH_WATER_BYTES` wait for NATS."""
+        return self._client.pending_data_size > HIGH_WATER_BYTES
+
+    @property
+    def relaxed(self) -> bool:
+        """Whether less than `LOW_WATER_BYTES` wait for NATS, and it is connected."""
+        return self.connected and self._client.pending_data_size < LOW_WATER_BYTES
+
+    async def connect(self, *, wait: bool = True) -> None:
+        """Connect; with ``wait`` try for ever and say so, else each server once.
+
+        Raises `SetupError` for what retrying cannot mend (a server too old, refused
+        credentials, a file that cannot be read) and, without ``wait``,
+        `ConnectionLost`. May be cancelled.
+        """
+        options = self._options()
+        self._client = Client()
+        self._failures = asyncio.Queue()
+        connecting = asyncio.ensure_future(self._client.connect(**options))
+        try:
+            await self._watch(connecting, wait)
+        except BaseException:
+            connecting.cancel()
+            with contextlib.suppress(Exception, asyncio.CancelledError):
+                await connecting
+            with contextlib.suppress(Exception):
+                await self._client.close()
+            raise
+        self._check_version()
+        self._inbox = self._client.new_inbox()
+        await self.subscribe(f"{self._inbox}.*", self._answer)
+
+    async def _watch(self, connecting: asyncio.Future[None], wait: bool) -> None:
+        """Wait for ``connecting``; nats-py itself never gives up nor says why."""
+        servers = len(self._settings.nats_url.split(","))
+        failures = 0
+        said_at = -SAY_EVERY_S
+        while True:
+            failure = asyncio.ensure_future(self._failures.get())
+            both: set[asyncio.Future[Any]] = {connecting, failure}
+            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+            if connecting.done():
+                failure.cancel()
+                connecting.result()
+                return
+            error = failure.result()
+            failures += 1
+            if _is_final(error):
+                raise SetupError(
+                    f"NATS at {self.servers} refused the connection: {error}"
+                ) from error
+            reason = str(error) or type(error).__name__
+            message = f"NATS at {self.servers} cannot be reached: {reason}"
+            if not wait and failures >= servers:
+                raise ConnectionLost(message) from error
+            now = time.monotonic()
+            if now - said_at >= SAY_EVERY_S:
+                said_at = now
+                log.warning("%s; trying again", message)
+
+    def _check_version(self) -> None:
+        version = self._client.connected_server_version
+        if (version.major, version.minor) < MINIMUM_SERVER:
+            raise SetupError(
+                f"NATS at {self.servers} is nats-server {self.server_version}; "
+                f"tokenbridge needs "
+                f"{MINIMUM_SERVER[0]}.{MINIMUM_SERVER[1]} or newer (fast-ingest "
+                "batches): please upgrade it"
+            )
+
+    def _options(self) -> dict[str, Any]:
+        settings = self._settings
+        options: dict[str, Any] = {
+            "servers": [url.strip() for url in settings.nats_url.split(",")],
+            "name": self._name,
+            "allow_reconnect": True,
+            "connect_timeout": settings.nats_connect_timeout_s,
+            "reconnect_time_wait": settings.nats_reconnect_wait_s,
+            "max_reconnect_attempts": -1,
+            "ping_interval": settings.nats_ping_interval_s,
+            "max_outstanding_pings": PINGS_OUTSTANDING,
+            "pending_size": PENDING_BYTES,
+            # `bridge.subjects` has checked every token already.
+            "skip_subject_validation": True,
+            "error_cb": self._error,
+            "disconnected_cb": self._disconnected,
+            "reconnected_cb": self._reconnected,
+            "closed_cb": self._closed,
+        }
+        if settings.nats_user:
+            options["user"] = settings.nats_user
+            options["password"] = settings.nats_password.reveal()
+        if settings.nats_token:
+            options["token"] = settings.nats_token.reveal()
+        if settings.nats_credentials_file:
+            options["user_credentials"] = settings.nats_credentials_file
+        context = tls_context(settings)
+        if context is not None:
+            options["tls"] = context
+        return options
+
+    def publish(
+        self,
+        subject: str,
+        payload: bytes,
+        reply: str = "",
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        """Hand one message to the client; it is written when the loop turns.
+
+        Nothing proves that it arrives. While the client reconnects it is pooled up to
+        `PENDING_BYTES`. Raises `TooLarge` before anything is sent, and
+        `ConnectionLost` when the client is closed or the pool is full.
+        """
+        if len(payload) + headers_size(headers) > self._client.max_payload:
+            raise TooLarge(
+                f"a message of {len(payload)} bytes on {subject} exceeds the server's "
+                f"max_payload of {self._client.max_payload}"
+            )
+        # nats-py's publish only waits once its pool is full, which the watermarks
+        # keep from happening: driven by hand, it saves a task or an await per token.
+        sending = self._client.publish(subject, payload, reply, headers)
+        try:
+            sending.send(None)
+        except StopIteration:
+            return
+        except nats.errors.Error as error:
+            raise ConnectionLost(f"cannot publish: {error}") from error
+        sending.close()
+        raise ConnectionLost("cannot publish: the client's buffer is full")
+
+    async def request(
+        self,
+        subject: str,
+        payload: bytes,
+        *,
+        timeout_s: float = 2.0,
+        headers: dict[str, str] | None = None,
+    ) -> Msg:
+        """Publish and wait for one answer.
+
+        Raises `ConnectionLost` when disconnected or when no answer came in time, and
+        `StreamUnavailable` when nobody listens there. May be cancelled.
+        """
+        if not self.connected:
+            raise ConnectionLost(f"not connected to NATS at {self.servers}")
+        self._next += 1
+        token = f"{self._next:x}"
+        loop = asyncio.get_running_loop()
+        waiting: asyncio.Future[Msg] = loop.create_future()
+        self._waiting[token] = waiting
+        timer = loop.call_later(timeout_s, _give_up, waiting, subject, timeout_s)
+        try:
+            self.publish(subject, payload, f"{self._inbox}.{token}", headers)
+            message = await waiting
+        finally:
+            timer.cancel()
+            del self._waiting[token]
+        if not message.data and (message.headers or {}).get("Status") == "503":
+            raise StreamUnavailable(f"nobody answers on {subject}")
+        return message
+
+    async def subscribe(self, subject: str, handler: Handler) -> Subscription:
+        """Call ``handler`` for each message, one after the other; it must not raise."""
+        try:
+            subscription = await self._client.subscribe(
+                subject,
+                cb=handler,
+                pending_msgs_limit=SUBSCRIPTION_MESSAGES,
+            )
+        except nats.errors.Error as error:
+            raise ConnectionLost(f"cannot subscribe to {subject}: {error}") from error
+        self._subscriptions.append(subscription)
+        return subscription
+
+    async def unsubscribe(self, subscription: Subscription) -> None:
+        """Stop a subscription; messages on their way are dropped."""
+        if subscription in self._subscriptions:
+            self._subscriptions.remove(subscription)
+        with contextlib.suppress(nats.errors.Error):
+            await subscription.unsubscribe()
+
+    async def drain(self, subscription: Subscription) -> None:
+        """Stop a subscription after what the server has already sent is handled."""
+        with contextlib.suppress(nats.errors.Error, asyncio.TimeoutError):
+            draining = subscription.drain()  # type: ignore[no-untyped-call]
+            await asyncio.wait_for(draining, 2.0)
+        await self.unsubscribe(subscription)
+
+    def new_inbox(self) -> str:
+        """A subject that only this connection listens to."""
+        return self._client.new_inbox()
+
+    async def flush(self, timeout_s: float = 2.0) -> None:
+        """Wait until the server has read what was published before.
+
+        nats-py's own flush overtakes pending publishes; a request does not. Raises
+        `ConnectionLost`.
+        """
+        inbox = f"{self._inbox}.flush-{self._next}"
+        token = inbox.rpartition(".")[2]
+        self._next += 1
+        loop = asyncio.get_running_loop()
+        waiting: asyncio.Future[Msg] = loop.create_future()
+        self._waiting[token] = waiting
+        timer = loop.call_later(timeout_s, _give_up, waiting, "flush", timeout_s)
+        try:
+            self.publish(inbox, b"")
+            await waiting
+        finally:
+            timer.cancel()
+            del self._waiting[token]
+
+    async def close(self) -> None:
+        """Write what is pending, then close. Safe to call twice."""
+        self._closing = True
+        with contextlib.suppress(Exception):
+            await self._client.close()
+        self.closed.set()
+
+    async def _answer(self, message: Msg) -> None:
+        waiting = self._waiting.get(message.subject.rpartition(".")[2])
+        if waiting is not None and not waiting.done():
+            waiting.set_result(message)
+
+    async def _error(self, error: Exception) -> None:
+        # Never raise here: nats-py's read loop would die with it.
+        self._last_error = str(error) or type(error).__name__
+        if isinstance(error, nats.errors.SlowConsumerError):
+            self.slow_consumers += 1
+            if self.slow_consumers % 1000 == 1:
+                log.error("messages dropped: the subscription is too slow")
+        elif not self._inbox:
+            self._failures.put_nowait(error)
+        else:
+            log.debug("NATS: %s", self._last_error)
+
+    async def _disconnected(self) -> None:
+        if not self._closing and self._inbox:
+            log.warning("disconnected from NATS; reconnecting")
+        _call(self.on_disconnected)
+
+    async def _reconnected(self) -> None:
+        log.info("reconnected to NATS")
+        _call(self.on_reconnected)
+
+    async def _closed(self) -> None:
+        if self._inbox:
+            if not self._closing:
+                log.error("the NATS client closed for good: %s", self._last_error)
+            self.closed.set()
+
+
+_RETRYABLE = (
+    OSError,
+    asyncio.TimeoutError,
+    nats.errors.NoServersError,
+    nats.errors.TimeoutError,
+    nats.errors.ConnectionClosedError,
+    nats.errors.UnexpectedEOF,
+    nats.errors.StaleConnectionError,
+)
+
+
+def _is_final(error: Exception) -> bool:
+    return isinstance(error, nats.errors.Error) and not isinstance(error, _RETRYABLE)
+
+
+def _call(listeners: list[Listener]) -> None:
+    for listener in list(listeners):
+        try:
+            listener()
+        except Exception:
+            # nats-py's reconnect task must outlive a defect of ours.
+            log.exception("a listener of the NATS connection failed")
+
+
+def _give_up(waiting: asyncio.Future[Msg], subject: str, timeout_s: float) -> None:
+    if not waiting.done():
+        waiting.set_exception(
+            ConnectionLost(f"no answer on {subject} within {timeout_s:g} s")
+        )
+
+
+def redact(url: str) -> str:
+    """A NATS URL without user, password or token."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    return f"{parts.scheme}://{host}:{parts.port or 4222}"
+
+
+def tls_context(settings: NatsSettings) -> ssl.SSLContext | None:
+    """The TLS context that the settings ask for, or ``None``.
+
+    Raises `SetupError` when a file cannot be read.
+    """
+    wanted = settings.nats_ca_file or settings.nats_cert_file
+    if not wanted and "tls://" not in settings.nats_url:
+        return None
+    try:
+        context = ssl.create_default_context(cafile=settings.nats_ca_file or None)
+        if settings.nats_cert_file:
+            context.load_cert_chain(settings.nats_cert_file, settings.nats_key_file)
+    except (OSError, ssl.SSLError) as error:
+        raise SetupError(f"the TLS files of NATS cannot be used: {error}") from error
+    return context

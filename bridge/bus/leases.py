@@ -1,0 +1,74 @@
+"""Keeping jobs claimed: in-progress signs, and whether the server heard them.
+
+A renewal counts from when it was *sent*, and only once it was answered: what the
+consumer believes is never later than what the worker believes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from nats.aio.msg import Msg
+
+from bridge.bus.connection import Connection
+from bridge.bus.jobs import Delivery
+from bridge.errors import BusError
+
+#: JetStream's word for "still at it".
+IN_PROGRESS = b"+WPI"
+
+#: A lease is renewed when this part of ``ack_wait`` is over.
+RENEW_AFTER = 1 / 3
+
+#: An unanswered renewal is repeated after this part of ``ack_wait``.
+REPEAT_AFTER = 1 / 10
+
+
+class _Sent(NamedTuple):
+    at: float
+    extend: Callable[[float], None]
+
+
+class Leases:
+    """Renewals on one connection."""
+
+    def __init__(self, connection: Connection, now: Callable[[], float]) -> None:
+        self._connection = connection
+        self._now = now
+        self._inbox = ""
+        self._sent: dict[str, _Sent] = {}
+        self._next = 0
+
+    def __repr__(self) -> str:
+        return f"<Leases unanswered={len(self._sent)}>"
+
+    async def open(self) -> None:
+        """Subscribe to the answers. Raises `ConnectionLost`."""
+        self._inbox = self._connection.new_inbox()
+        await self._connection.subscribe(f"{self._inbox}.*", self._answered)
+
+    async def _answered(self, message: Msg) -> None:
+        sent = self._sent.pop(message.subject.rpartition(".")[2], None)
+        if sent is not None and (message.headers or {}).get("Status") != "503":
+            sent.extend(sent.at)
+
+    def renew(self, delivery: Delivery, extend: Callable[[float], None]) -> None:
+        """Ask for another ``ack_wait``; ``extend`` gets the time of asking, in s."""
+        if not self._connection.connected:
+            return  # pooled, it would only be heard too late
+        self._next += 1
+        token = f"{self._next:x}"
+        try:
+            self._connection.publish(
+                delivery.reply, IN_PROGRESS, f"{self._inbox}.{token}"
+            )
+        except BusError:
+            return
+        self._sent[token] = _Sent(self._now(), extend)
+
+    def sweep(self, now: float, older_than_s: float) -> None:
+        """Forget what was never answered."""
+        lost = [t for t, sent in self._sent.items() if now - sent.at > older_than_s]
+        for token in lost:
+            del self._sent[token]
