@@ -1,0 +1,249 @@
+"""The LLM backends over HTTP: routes, requests, and which of them may be asked."""
+
+from __future__ import annotations
+
+import ssl
+import time
+from collections.abc import Callable
+
+import httpx
+
+from bridge.backends.errors import open_error
+from bridge.backends.transport import SlimTransport
+from bridge.backends.upstream import Upstream
+from bridge.config import BackendSettings, Secret, Settings, read_secret
+from bridge.decoders.content import content_kind, decoder_for
+from bridge.dialects.openai import response_for
+from bridge.dialects.openai_errors import MAX_ERROR_BODY_BYTES, error_for_status
+from bridge.errors import (
+    BackendProtocolError,
+    ConfigurationError,
+    GenerationError,
+    UnknownModel,
+)
+
+#: A backend that failed to answer is asked last for so long, in seconds.
+SHUN_S = 5.0
+
+
+class Backend:
+    """One route: where it is, what it serves, what it can do, how it fares."""
+
+    def __init__(
+        self,
+        settings: BackendSettings,
+        api_key: Secret,
+        transport: httpx.AsyncBaseTransport,
+        *,
+        connect_timeout_s: float,
+        max_record_bytes: int,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.name = settings.name
+        self.models = frozenset(settings.models)
+        self.can_continue = settings.continue_ == "final_message"
+        self._transport = transport
+        base = settings.url.rstrip("/")
+        self.url = httpx.URL(f"{base}/chat/completions")
+        self.models_url = httpx.URL(f"{base}/models")
+        self._headers = {
+            "Host": self.url.netloc.decode("ascii"),
+            "Content-Type": "application/json",
+            "Accept": "text/event-stream, application/x-ndjson, application/json",
+            "User-Agent": "tokenbridge",
+        }
+        if api_key:
+            self._headers["Authorization"] = f"Bearer {api_key.reveal()}"
+        self._connect_timeout_s = connect_timeout_s
+        self._max_record_bytes = max_record_bytes
+        self._now = now
+        self._shunned_until = 0.0
+
+    def __repr__(self) -> str:
+        shown = self.url.copy_with(userinfo=b"", query=None)
+        return f"<Backend {self.name} {shown}{' shunned' if self.shunned else ''}>"
+
+    @property
+    def shunned(self) -> bool:
+        """Whether it failed to answer a moment ago."""
+        return self._now() < self._shunned_until
+
+    def serves(self, model: str) -> bool:
+        """Whether this route takes ``model``; one without a list takes all."""
+        return not self.models or model in self.models
+
+    def failed(self) -> None:
+        """It did not answer: ask others first for a while."""
+        self._shunned_until = self._now() + SHUN_S
+
+    async def open(self, body: bytes, *, timeout_s: float) -> Upstream:
+        """Send a generation's request; return its answer as soon as the head is here.
+
+        Raises a `GenerationError`: what the status says, or `BackendUnavailable`,
+        `BackendTimeout` (no head within ``timeout_s``) or `BackendProtocolError`.
+        Cancelling closes the connection.
+        """
+        request = httpx.Request(
+            "POST",
+            self.url,
+            headers=self._headers,
+            content=body,
+            extensions={"timeout": self._timeouts(timeout_s)},
+        )
+        try:
+            response = await self._transport.handle_async_request(request)
+        except (httpx.HTTPError, OSError, ssl.SSLError) as error:
+            failure = open_error(error, self.name)
+            self.failed()
+            raise failure from error
+        if response.status_code != 200:
+            raise await self._refused(response)
+        return await self._answered(response)
+
+    async def _answered(self, response: httpx.Response) -> Upstream:
+        content_type = response.headers.get("content-type", "")
+        kind = content_kind(content_type)
+        if kind is None:
+            await response.aclose()
+            raise BackendProtocolError(
+                f"backend {self.name} answered with content type "
+                f"{content_type[:80]!r}, which is no completion; does its URL end "
+                "in /v1?"
+            )
+        if response.headers.get("content-encoding", "identity") != "identity":
+            await response.aclose()
+            raise BackendProtocolError(
+                f"backend {self.name} compressed its answer without being asked to"
+            )
+        decoder = decoder_for(kind, max_line_bytes=self._max_record_bytes)
+        return Upstream(self.name, response, decoder, response_for(kind))
+
+    async def _refused(self, response: httpx.Response) -> GenerationError:
+        body = b""
+        try:
+            async for data in response.aiter_raw():
+                body += data
+                if len(body) >= MAX_ERROR_BODY_BYTES:
+                    break
+        except (httpx.HTTPError, httpx.StreamError):
+            pass  # what came of the message is better than none
+        finally:
+            await response.aclose()
+        if response.status_code >= 500:
+            self.failed()
+        return error_for_status(
+            response.status_code,
+            body[:MAX_ERROR_BODY_BYTES],
+            response.headers.get("retry-after"),
+            now=time.time(),
+            location=response.headers.get("location"),
+        )
+
+    async def probe(self, *, timeout_s: float) -> list[str]:
+        """The models that the backend lists, for a check by hand.
+
+        Raises a `GenerationError` as `open` does. May be cancelled.
+        """
+        headers = {k: v for k, v in self._headers.items() if k != "Content-Type"}
+        request = httpx.Request(
+            "GET",
+            self.models_url,
+            headers=headers,
+            extensions={"timeout": self._timeouts(timeout_s)},
+        )
+        try:
+            response = await self._transport.handle_async_request(request)
+            if response.status_code != 200:
+                raise await self._refused(response)
+            await response.aread()
+            listed = response.json()["data"]
+            return [str(model["id"]) for model in listed]
+        except (httpx.HTTPError, OSError) as error:
+            raise open_error(error, self.name) from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise BackendProtocolError(
+                f"backend {self.name} does not list its models at {self.models_url}"
+            ) from error
+
+    def _timeouts(self, timeout_s: float) -> dict[str, float | None]:
+        return {
+            "connect": self._connect_timeout_s,
+            "read": timeout_s,
+            "write": timeout_s,
+            "pool": None,
+        }
+
+
+class Backends:
+    """All routes; picks the candidates of a model."""
+
+    def __init__(self, routes: list[Backend], transports: list[object]) -> None:
+        self.routes = routes
+        self._transports = transports
+
+    def __repr__(self) -> str:
+        return f"<Backends {self.routes!r}>"
+
+    def candidates(self, model: str) -> list[Backend]:
+        """Who serves ``model``, in the configured order, the ailing ones last.
+
+        Raises `UnknownModel` when nobody does.
+        """
+        serving = [route for route in self.routes if route.serves(model)]
+        if not serving:
+            known = sorted({name for route in self.routes for name in route.models})
+            raise UnknownModel(
+                f"no backend serves model {model[:80]!r}; there are: "
+                f"{', '.join(known[:20]) or 'none'}"
+            )
+        return sorted(serving, key=lambda route: route.shunned)
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        for transport in self._transports:
+            if isinstance(transport, httpx.AsyncBaseTransport):
+                await transport.aclose()
+
+
+def make_backends(settings: Settings) -> Backends:
+    """The routes of the settings. Raises `ConfigurationError`."""
+    routes: list[Backend] = []
+    transports: dict[str, httpx.AsyncBaseTransport] = {}
+    for route in settings.all_backends():
+        key = route.ca_file
+        if key not in transports:
+            transports[key] = make_transport(settings, route.ca_file)
+        api_key = read_secret(route.api_key, route.api_key_file, "backend_api_key_file")
+        routes.append(
+            Backend(
+                route,
+                api_key,
+                transports[key],
+                connect_timeout_s=settings.connect_timeout_s,
+                max_record_bytes=settings.max_record_bytes,
+            )
+        )
+    return Backends(routes, list(transports.values()))
+
+
+def make_transport(settings: Settings, ca_file: str) -> httpx.AsyncBaseTransport:
+    """The transport that the settings name, verifying TLS by ``ca_file`` if given."""
+    context: ssl.SSLContext | None = None
+    if ca_file:
+        try:
+            context = ssl.create_default_context(cafile=ca_file)
+        except (OSError, ssl.SSLError) as error:
+            raise ConfigurationError(
+                f"backend_ca_file: cannot use {ca_file}: {error}"
+            ) from error
+    if settings.backend_transport == "slim":
+        return SlimTransport(
+            ssl_context=context, connect_timeout_s=settings.connect_timeout_s
+        )
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
+    return httpx.AsyncHTTPTransport(
+        verify=context if context is not None else True,
+        limits=limits,
+        trust_env=True,
+        http2=False,
+    )

@@ -1,0 +1,166 @@
+"""One generation at a backend: bytes in, deltas out, and how it ended."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import httpx
+
+from bridge.backends.body import BodyStream
+from bridge.backends.errors import stream_error
+from bridge.decoders import Decoder
+from bridge.dialects import Delta
+from bridge.dialects.openai import OpenAIResponse
+from bridge.errors import GenerationError
+
+#: How long the end of a body may take after the backend said that it was done.
+LINGER_S = 1.0
+
+
+class Sink(Protocol):
+    """Where an upstream's deltas go. Called from the socket's own callback."""
+
+    def deltas(self, deltas: Sequence[Delta]) -> None:
+        """Take the deltas of one read, in order, never empty."""
+
+    def ended(self, error: GenerationError | None) -> None:
+        """The last call: ``None`` for a complete response."""
+
+
+class Upstream:
+    """A backend's answer under way.
+
+    `start` lets it flow into a sink; `pause` and `resume` hold it back; `abort` closes
+    the connection at once and silently, so that the backend frees its GPU.
+    """
+
+    def __init__(
+        self,
+        backend: str,
+        response: httpx.Response,
+        decoder: Decoder,
+        answer: OpenAIResponse,
+    ) -> None:
+        self.backend = backend
+        self.answer = answer
+        self._response = response
+        self._decoder = decoder
+        self._sink: Sink | None = None
+        self._body: BodyStream | None = None
+        self._pull: asyncio.Task[None] | None = None
+        self._flowing: asyncio.Event | None = None
+        self._linger: asyncio.TimerHandle | None = None
+        self.paused = False
+
+    def __repr__(self) -> str:
+        state = "paused" if self.paused else "flowing" if self._sink else "idle"
+        return f"<Upstream {self.backend} {state} {self.answer!r}>"
+
+    @property
+    def usage(self) -> dict[str, Any] | None:
+        """What the backend has reported so far."""
+        return self.answer.usage
+
+    def start(self, sink: Sink) -> None:
+        """Let the answer flow into ``sink``, from now on."""
+        self._sink = sink
+        self._body = BodyStream.of(self._response)
+        if self._body is not None:
+            self._body.attach(self)
+            return
+        self._flowing = asyncio.Event()
+        self._flowing.set()
+        self._pull = asyncio.get_running_loop().create_task(self._pull_body())
+
+    async def _pull_body(self) -> None:
+        """For httpx's own transports, which only know iteration."""
+        flowing = self._flowing
+        error: Exception | None = None
+        try:
+            async for data in self._response.aiter_raw():
+                self.body_received(data)
+                if flowing is not None and not flowing.is_set():
+                    await flowing.wait()
+        except (httpx.HTTPError, httpx.StreamError, GenerationError) as caught:
+            error = caught
+        finally:
+            await self._response.aclose()
+        self.body_ended(error)
+
+    def body_received(self, data: bytes) -> None:
+        """Decode one read; see `bridge.backends.body.Receiver`."""
+        sink = self._sink
+        if sink is None:
+            return
+        records = self._decoder.receive_data(data)
+        if len(records) == 1:
+            deltas = self.answer.receive(records[0])
+        else:
+            deltas = [d for record in records for d in self.answer.receive(record)]
+        if deltas:
+            sink.deltas(deltas)
+        if self.answer.done:
+            # What is left is the end of the body, after which the connection can be
+            # kept; a backend that does not send it loses the connection.
+            loop = asyncio.get_running_loop()
+            self._linger = loop.call_later(LINGER_S, self.abort)
+            self._end(None)
+
+    def body_ended(self, error: Exception | None) -> None:
+        """The body is over; see `bridge.backends.body.Receiver`."""
+        if self._linger is not None:
+            self._linger.cancel()
+        sink = self._sink
+        if sink is None:
+            return
+        try:
+            if error is not None:
+                raise stream_error(error, self.backend) from error
+            deltas = [
+                delta
+                for record in self._decoder.receive_eof()
+                for delta in self.answer.receive(record)
+            ]
+            if deltas:
+                sink.deltas(deltas)
+            self.answer.receive_eof()
+        except GenerationError as failure:
+            self._end(failure)
+        else:
+            self._end(None)
+
+    def _end(self, error: GenerationError | None) -> None:
+        sink, self._sink = self._sink, None
+        if error is None and self.answer.finish_reason is None:
+            try:
+                self.answer.receive_eof()
+            except GenerationError as failure:
+                error = failure
+        if sink is not None:
+            sink.ended(error)
+
+    def pause(self) -> None:
+        """Read no further for now; what was read already may still come."""
+        self.paused = True
+        if self._body is not None:
+            self._body.pause()
+        elif self._flowing is not None:
+            self._flowing.clear()
+
+    def resume(self) -> None:
+        """Read on."""
+        self.paused = False
+        if self._body is not None:
+            self._body.resume()
+        elif self._flowing is not None:
+            self._flowing.set()
+
+    def abort(self) -> None:
+        """Close the connection at once; the sink hears nothing more."""
+        self._sink = None
+        if self._body is not None:
+            self._body.abort()
+        elif self._pull is not None:
+            self._pull.cancel()

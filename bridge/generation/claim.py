@@ -1,0 +1,131 @@
+"""Whose a delivered job is: what its log and the control stream say.
+
+``docs/protocol.md``, section 4, "Claim". Reading decides nothing for good: the first
+batch starts only on the log that was read, and a refused start claims again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from enum import Enum
+from typing import NamedTuple
+
+from bridge.bus.batch import older_batches
+from bridge.bus.cell import Cell
+from bridge.bus.jobs import Delivery
+from bridge.errors import ConnectionLost
+from bridge.events import Control, Job, decode_event
+from bridge.history import History
+from bridge.job import Look, look
+
+#: A log that is read by a direct get may lag behind its leader; so long between two
+#: reads, in seconds.
+REREAD_S = 0.01
+
+#: After so many reads that do not reach the leader's last event, the claim begins anew.
+MAX_READS = 200
+
+
+class Found(Enum):
+    """What the claim of a job came to."""
+
+    FRESH = "fresh"  # nothing in the log: start
+    TAKEOVER = "takeover"  # an older attempt's log, closed and read
+    STANDS = "stands"  # ended, or a repeat of one that goes on
+    NEWER = "newer"  # another worker's
+
+
+class Claim(NamedTuple):
+    """What was found, with the log's history, and a cancel that is kept."""
+
+    found: Found
+    history: History
+    cancelled: str | None = None
+
+
+async def claim(cell: Cell, tenant: str, delivery: Delivery, job: Job) -> Claim:
+    """Find out whose ``job`` is; close what older attempts have open.
+
+    Raises `BusError` when NATS does not answer. May be cancelled at any point.
+    """
+    stored, cancelled = await asyncio.gather(
+        cell.last_stored(tenant, job.id), kept_cancel(cell, tenant, delivery, job)
+    )
+    last = decode_event(stored.data) if stored is not None else None
+    seen = look(last, delivery.attempt)
+    if seen is Look.EMPTY:
+        return Claim(Found.FRESH, History(), cancelled)
+    if seen is Look.ENDED:
+        history = History()
+        history.last = last
+        return Claim(Found.STANDS, history)
+    return await _claim_begun(cell, tenant, delivery, job, cancelled)
+
+
+async def _claim_begun(
+    cell: Cell, tenant: str, delivery: Delivery, job: Job, cancelled: str | None
+) -> Claim:
+    history = await read_history(cell, tenant, job.id)
+    job_seqs = {delivery.stream_seq}
+    if history.started is not None:
+        original = history.started.job
+        job_seqs.add(original)
+        if original != delivery.stream_seq:
+            if await cell.job_is_stored(original):
+                return Claim(Found.STANDS, history)
+            # Its owner may have ended it between the two looks.
+            history = await read_history(cell, tenant, job.id)
+    seen = look(history.last, delivery.attempt)
+    if seen is Look.ENDED:
+        return Claim(Found.STANDS, history)
+    if seen is Look.NEWER:
+        return Claim(Found.NEWER, history)
+    below = max(delivery.attempt, history.attempt + 1)
+    await cell.batches.close(older_batches(job_seqs, below))
+    history = await read_history(cell, tenant, job.id)
+    if look(history.last, delivery.attempt) is Look.ENDED:
+        return Claim(Found.STANDS, history)
+    return Claim(Found.TAKEOVER, history, cancelled)
+
+
+async def read_history(cell: Cell, tenant: str, id: str) -> History:
+    """The whole log, up to what is the leader's last event now.
+
+    Raises `ConnectionLost` when no read reaches that.
+    """
+    for _ in range(MAX_READS):
+        stored = await cell.last_stored(tenant, id)
+        history = History()
+        async for message in cell.read_log(tenant, id):
+            history.receive(decode_event(message.data), message.seq)
+        if stored is None or history.last_stream_seq >= stored.seq:
+            return history
+        await cell.pause(REREAD_S)
+    raise ConnectionLost("the log cannot be read up to its last event")
+
+
+async def kept_cancel(
+    cell: Cell, tenant: str, delivery: Delivery, job: Job
+) -> str | None:
+    """The reason of a cancel that is kept for this job, or ``None``."""
+    lookups = [cell.kept_control(tenant, "request", job.id)]
+    if job.session is not None:
+        lookups.append(cell.kept_control(tenant, "session", job.session))
+    request, *session = await asyncio.gather(*lookups)
+    if request is not None and request[0].action == "cancel":
+        return request[0].reason or "cancelled"
+    for found in session:
+        if found is not None:
+            control, at = found
+            if cancels_session_job(control, delivery, at):
+                return control.reason or "cancelled"
+    return None
+
+
+def cancels_session_job(control: Control, delivery: Delivery, at: float) -> bool:
+    """Whether a session's control message from Unix time ``at`` ends this job."""
+    if control.action != "cancel":
+        return False
+    if control.before is not None:
+        return delivery.stream_seq < control.before
+    return delivery.stored_at < at

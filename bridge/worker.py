@@ -1,0 +1,343 @@
+"""The worker: takes as many jobs as it has slots, keeps their leases, lets them go.
+
+Stop is not drain. `Worker.drain` takes no new jobs, lets the running ones finish and
+hands over what is left when the time is up; `Worker.stop` abandons everything at once
+and settles nothing, so that other workers take over after ``ack_wait``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+from bridge.backends.http import Backends
+from bridge.bus.cell import Cell
+from bridge.bus.jobs import Delivery, LanePull, settle
+from bridge.bus.leases import RENEW_AFTER, REPEAT_AFTER, Leases
+from bridge.bus.streams import Lane
+from bridge.config import Settings
+from bridge.errors import BusError
+from bridge.events import Control
+from bridge.generation.course import Generation, Surroundings
+from bridge.generation.interrupt import Interrupt, Kind
+from bridge.job import Settlement
+from bridge.metrics import Meters
+from bridge.slots import LaneLoad, asks
+from bridge.subjects import ControlAddress
+
+log = logging.getLogger(__name__)
+
+#: Leases, deadlines and silences are looked at so often, in seconds.
+SWEEP_S = 0.1
+
+#: After the server had too many open batches, nothing new is asked for so long, in s.
+CROWDED_S = 1.0
+
+#: A missing stream is made again at most so often, in seconds.
+REMAKE_S = 1.0
+
+#: After a handover or ack at the end of a drain, so long for the server to read it.
+FLUSH_S = 2.0
+
+#: The longest that handing everything over may take: a commit is a round trip, so this
+#: is for a NATS that comes back; Kubernetes kills at 30 s.
+HAND_OVER_S = 4.0
+
+
+class _Source(NamedTuple):
+    """One lane of one cell, with its pulls."""
+
+    cell: Cell
+    lane: Lane
+    pull: LanePull
+    load: LaneLoad
+
+
+class _Running:
+    """A generation, its task, and when its lease was last asked to be renewed."""
+
+    __slots__ = ("ack_wait_s", "generation", "leases", "renewed_at", "source", "task")
+
+    def __init__(
+        self, generation: Generation, source: _Source, leases: Leases, now: float
+    ) -> None:
+        self.generation = generation
+        self.source = source
+        self.leases = leases
+        self.ack_wait_s = source.lane.ack_wait_s
+        self.renewed_at = now
+        self.task: asyncio.Task[None] | None = None
+
+    def extend(self, from_: float) -> None:
+        """A renewal sent at ``from_`` was answered."""
+        until = from_ + self.ack_wait_s
+        self.generation.lease_until = max(self.generation.lease_until, until)
+
+
+class Worker:
+    """Serves jobs of all lanes of its cells."""
+
+    def __init__(
+        self,
+        cells: list[Cell],
+        backends: Backends,
+        settings: Settings,
+        meters: Meters,
+        *,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._cells = cells
+        self._backends = backends
+        self._settings = settings
+        self._meters = meters
+        self._now = now
+        self._sources: list[_Source] = []
+        self._leases: dict[Cell, Leases] = {}
+        self._running: set[_Running] = set()
+        self._by_id: dict[tuple[Cell, str, str], _Running] = {}
+        self._taking = False
+        self._crowded_until = 0.0
+        self._remade_at: dict[Cell, float] = {}
+        self._remaking = asyncio.Lock()
+        self._sweeping: asyncio.Task[None] | None = None
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    def __repr__(self) -> str:
+        state = "taking jobs" if self._taking else "not taking jobs"
+        return f"<Worker {state} running={len(self._running)}>"
+
+    @property
+    def running(self) -> int:
+        """How many jobs occupy a slot."""
+        return len(self._running)
+
+    @property
+    def taking(self) -> bool:
+        """Whether the worker asks for jobs."""
+        return self._taking
+
+    async def start(self) -> None:
+        """Listen for cancels, then ask for jobs. Raises `ConnectionLost`."""
+        for cell in self._cells:
+            await cell.open()
+            leases = self._leases[cell] = Leases(cell.connection, self._now)
+            await leases.open()
+            await cell.listen_control(partial(self._controlled, cell))
+            for name, lane_settings in self._settings.lanes.items():
+                lane = Lane(name, self._settings.ack_wait_of(name))
+                load = LaneLoad(reserved=lane_settings.reserved_slots)
+                await self._add(cell, lane, load)
+        self._taking = True
+        self._sweeping = asyncio.get_running_loop().create_task(self._sweep_for_ever())
+        self._ask()
+
+    async def _add(self, cell: Cell, lane: Lane, load: LaneLoad) -> None:
+        pull = LanePull(
+            cell.connection,
+            cell.names.jobs,
+            lane.name,
+            ack_wait_s=lane.ack_wait_s,
+            on_job=lambda delivery: self._take(source, delivery),
+            on_change=self._pull_ended,
+            now=self._now,
+        )
+        source = _Source(cell, lane, pull, load)
+        await pull.open()
+        cell.connection.on_reconnected.append(pull.reset)
+        cell.connection.on_reconnected.append(self._ask)
+        self._sources.append(source)
+
+    # Taking jobs
+
+    def _pull_ended(self) -> None:
+        for source in self._sources:
+            source.load.idle = source.pull.empty_handed
+        self._ask()
+
+    def _ask(self) -> None:
+        """Ask for as many jobs as there are slots for."""
+        if not self._taking or self._now() < self._crowded_until:
+            return
+        for source in self._sources:
+            source.load.asked = source.pull.reserved
+        wanted = asks(self._settings.slots, [source.load for source in self._sources])
+        for source, jobs in zip(self._sources, wanted, strict=True):
+            if jobs > 0 and source.cell.connection.connected:
+                try:
+                    source.pull.ask(jobs)
+                except BusError as error:
+                    log.warning("cannot ask for jobs: %s", error)
+
+    def _take(self, source: _Source, delivery: Delivery) -> None:
+        now = self._now()
+        source.load.idle = False
+        source.load.running += 1
+        cell = source.cell
+        address = cell.subjects.parse_job(delivery.subject)
+        generation = Generation(
+            Surroundings(
+                cell=cell,
+                backends=self._backends,
+                settings=self._settings,
+                meters=self._meters,
+                now=self._now,
+                crowded=self._crowded,
+                gone=lambda: self._remake(cell),
+            ),
+            address.tenant if address is not None else None,
+            delivery,
+            now + source.lane.ack_wait_s,
+        )
+        running = _Running(generation, source, self._leases[cell], now)
+        self._running.add(running)
+        self._idle.clear()
+        if generation.id is not None and generation.tenant is not None:
+            self._by_id[(cell, generation.tenant, generation.id)] = running
+        running.task = asyncio.get_running_loop().create_task(self._serve(running))
+
+    async def _serve(self, running: _Running) -> None:
+        generation = running.generation
+        try:
+            await generation.run()
+        finally:
+            self._finished(running)
+        settle(
+            running.source.cell.connection, generation.delivery, generation.settlement
+        )
+        if generation.settlement is not Settlement.NOTHING:
+            log.debug("%r: %s", generation, generation.settlement.name)
+        self._ask()
+
+    def _finished(self, running: _Running) -> None:
+        generation = running.generation
+        self._running.discard(running)
+        running.source.load.running -= 1
+        if generation.id is not None and generation.tenant is not None:
+            key = (running.source.cell, generation.tenant, generation.id)
+            if self._by_id.get(key) is running:
+                del self._by_id[key]
+        if not self._running:
+            self._idle.set()
+
+    def _crowded(self) -> None:
+        if self._now() >= self._crowded_until:
+            log.warning(
+                "the NATS server has as many open batches as it allows; raise "
+                "limits.batch.max_inflight_per_stream, or lower slots"
+            )
+        self._crowded_until = self._now() + CROWDED_S
+
+    async def _remake(self, cell: Cell) -> None:
+        """Make streams that are gone again. Raises `BusError`."""
+        async with self._remaking:
+            if self._now() - self._remade_at.get(cell, -REMAKE_S) < REMAKE_S:
+                return
+            self._remade_at[cell] = self._now()
+            lanes = [s.lane for s in self._sources if s.cell is cell]
+            log.error("a stream of prefix %s is gone", cell.subjects.prefix)
+            await cell.ensure(lanes, self._settings.stream_setup)
+
+    # Control messages
+
+    def _controlled(
+        self, cell: Cell, address: ControlAddress, control: Control
+    ) -> None:
+        if control.action != "cancel" or address.kind != "request":
+            return
+        running = self._by_id.get((cell, address.tenant, address.name))
+        if running is not None:
+            reason = control.reason or "cancelled"
+            running.generation.interrupt(Interrupt(Kind.CANCELLED, reason))
+
+    # Sweeping
+
+    async def _sweep_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            try:
+                self._sweep(self._now())
+            except Exception:
+                log.exception("a sweep failed")
+
+    def _sweep(self, now: float) -> None:
+        for running in list(self._running):
+            self._renew(running, now)
+            running.generation.sweep(now)
+        for cell in self._cells:
+            cell.sweep(now)
+        for leases in self._leases.values():
+            leases.sweep(now, self._settings.ack_wait_s)
+        for source in self._sources:
+            source.pull.sweep(now)
+        self._ask()
+
+    def _renew(self, running: _Running, now: float) -> None:
+        wait = running.ack_wait_s
+        generation = running.generation
+        if now > generation.lease_until:
+            return  # it is another worker's; a sign of life would only disturb
+        left = generation.lease_until - now
+        due = left < wait * (1 - RENEW_AFTER)
+        if due and now - running.renewed_at >= wait * REPEAT_AFTER:
+            running.renewed_at = now
+            running.leases.renew(generation.delivery, running.extend)
+
+    # Ending
+
+    async def drain(self, timeout_s: float) -> None:
+        """Take no new jobs, let the running ones end; hand over the rest in the end.
+
+        ``timeout_s`` is for the running jobs; the handover takes a moment more. May be
+        cancelled, which leaves the rest of the jobs to others.
+        """
+        self._taking = False
+        await asyncio.gather(*(source.pull.close() for source in self._sources))
+        if self._running:
+            log.info("draining: %d requests are running", len(self._running))
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._idle.wait()
+        except TimeoutError:
+            await self._hand_over()
+        await self._stop_sweeping()
+        for cell in self._cells:
+            if cell.connection.connected:
+                try:
+                    await cell.connection.flush(FLUSH_S)
+                except BusError as error:
+                    log.warning("the last acknowledgements may be lost: %s", error)
+
+    async def _hand_over(self) -> None:
+        log.info("handing over %d requests", len(self._running))
+        for running in list(self._running):
+            running.generation.give_back()
+        try:
+            async with asyncio.timeout(HAND_OVER_S):
+                await self._idle.wait()
+        except TimeoutError:
+            log.error(
+                "%d requests could not be handed over; others take over after ack_wait",
+                len(self._running),
+            )
+            await self.stop()
+
+    async def stop(self) -> None:
+        """Abandon everything at once; settles nothing."""
+        self._taking = False
+        await self._stop_sweeping()
+        tasks = [r.task for r in self._running if r.task is not None]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+    async def _stop_sweeping(self) -> None:
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+            await asyncio.wait([self._sweeping])
+            self._sweeping = None
