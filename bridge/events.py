@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal
 
 import msgspec
 
-from bridge.errors import GenerationError, InvalidJob
+from bridge.errors import GenerationError, InvalidJob, shorten
 from bridge.subjects import InvalidToken, check_token
 
 #: The version of the contract, sent in every ``started``.
@@ -179,6 +179,45 @@ Terminal = Completed | Failed | Cancelled
 KnownEvent = Started | Token | Reasoning | ToolCallDelta | Handover | Resumed | Terminal
 
 
+class SpeechSegment(Event, tag="segment", kw_only=True):
+    """A piece fit to be spoken (section 6).
+
+    ``first`` and ``last`` are the token seqs it came from; ``start`` and ``end`` its
+    range in the request's text, in code points.
+    """
+
+    text: str
+    first: int
+    last: int
+    start: int
+    end: int
+
+
+class SpeechEnd(Event, tag="end"):
+    """All that is to be spoken was published."""
+
+    terminal: ClassVar[bool] = True
+
+
+class SpeechCancelled(Event, tag="cancelled"):
+    """The request was cancelled: empty the audio buffer."""
+
+    terminal: ClassVar[bool] = True
+
+    reason: str
+
+
+class SpeechFailed(Event, tag="failed"):
+    """The request failed; ``code`` as in its ``failed`` event."""
+
+    terminal: ClassVar[bool] = True
+
+    code: str
+
+
+SpeechEvent = SpeechSegment | Resumed | SpeechEnd | SpeechCancelled | SpeechFailed
+
+
 class UnknownEvent(msgspec.Struct):
     """An event of a type that this version does not know: to be passed over."""
 
@@ -210,8 +249,13 @@ MAX_METADATA_BYTES = 4096
 
 _job_decoder = msgspec.json.Decoder(Job)
 _event_decoder: msgspec.json.Decoder[KnownEvent] = msgspec.json.Decoder(KnownEvent)
+_speech_decoder: msgspec.json.Decoder[SpeechEvent] = msgspec.json.Decoder(SpeechEvent)
 _unknown_decoder = msgspec.json.Decoder(UnknownEvent)
 _encoder = msgspec.json.Encoder()
+
+#: What msgspec raises for bytes that it cannot read: no JSON or a wrong type, invalid
+#: UTF-8 in a string, or nesting deeper than the interpreter's recursion limit.
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _control_decoder = msgspec.json.Decoder(Control)
 
 
@@ -238,11 +282,22 @@ def decode_event(data: bytes) -> AnyEvent:
         return _unknown_decoder.decode(data)
 
 
+def decode_speech(data: bytes) -> SpeechEvent | UnknownEvent:
+    """Read one speech event. Unknown types give an `UnknownEvent`.
+
+    Raises `msgspec.DecodeError` for what is no event at all.
+    """
+    try:
+        return _speech_decoder.decode(data)
+    except msgspec.ValidationError:
+        return _unknown_decoder.decode(data)
+
+
 def decode_control(data: bytes) -> Control | None:
     """Read a control message, or ``None`` where it is not one."""
     try:
         return _control_decoder.decode(data)
-    except msgspec.DecodeError:
+    except _UNREADABLE:
         return None
 
 
@@ -250,7 +305,7 @@ def read_job_id(data: bytes) -> str | None:
     """The id of a job that may be invalid otherwise, or ``None``."""
     try:
         return check_token(_id_decoder.decode(data).id, "id")
-    except (msgspec.DecodeError, InvalidToken, UnicodeDecodeError):
+    except (InvalidToken, *_UNREADABLE):
         return None
 
 
@@ -261,8 +316,8 @@ def decode_job(data: bytes) -> Job:
     """
     try:
         job = _job_decoder.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise InvalidJob(f"the job is not valid: {error}") from error
+    except _UNREADABLE as error:
+        raise InvalidJob(f"the job is not valid: {shorten(str(error))}") from error
     _check_names(job)
     _check_durations(job)
     _check_request(job.request)

@@ -10,7 +10,7 @@ from io import StringIO
 from typing import Any
 
 from bridge.dialects import Delta, ReasoningDelta, TextDelta, ToolCallPart
-from bridge.errors import BackendProtocolError, GenerationError
+from bridge.errors import BackendProtocolError, GenerationError, shorten
 from bridge.events import (
     Cancelled,
     Completed,
@@ -71,7 +71,10 @@ class Transcript:
         self.text_deltas = 0
         #: All deltas that were written by this attempt.
         self.deltas = 0
+        #: Told of every token's seq and text.
         self.on_token: Callable[[int, str], None] | None = None
+        #: Told of every resumption.
+        self.on_resume: Callable[[ResumeMode, ResumeReason], None] | None = None
 
     def __repr__(self) -> str:
         return f"<Transcript {self._numbering!r} deltas={self.deltas}>"
@@ -105,7 +108,14 @@ class Transcript:
         self.deltas += len(deltas)
         for delta in deltas:
             if type(delta) is TextDelta:
-                self._token(delta.text)
+                text = delta.text
+                self._text.write(text)
+                self._size += len(text)
+                self.text_deltas += 1
+                if self.on_token is None and len(text) <= self._fits:
+                    self._append(self._numbering.token(text))
+                else:
+                    self._publish_token(text)
             elif type(delta) is ReasoningDelta:
                 self._reason(delta.text)
             elif type(delta) is ToolCallPart:
@@ -115,18 +125,11 @@ class Transcript:
                 f"the answer is longer than {self._max_text} characters"
             )
 
-    def _token(self, text: str) -> None:
-        length = len(text)
-        if length > self._fits:
-            for piece in self._split(text):
-                self._append(self._numbering.token(piece))
-        else:
-            self._append(self._numbering.token(text))
-        self._text.write(text)
-        self._size += length
-        self.text_deltas += 1
-        if self.on_token is not None:
-            self.on_token(self._numbering.seq, text)
+    def _publish_token(self, text: str) -> None:
+        for piece in self._split(text):
+            self._append(self._numbering.token(piece))
+            if self.on_token is not None:
+                self.on_token(self._numbering.seq, piece)
 
     def _reason(self, text: str) -> None:
         for piece in self._split(text):
@@ -170,16 +173,15 @@ class Transcript:
         return self._numbering.next()
 
     def resume(self, mode: ResumeMode, reason: ResumeReason) -> None:
-        """Publish ``resumed`` in the middle of an attempt."""
-        self._append(encode(self.resumed(mode, reason)))
-
-    def resumed(self, mode: ResumeMode, reason: ResumeReason) -> Resumed:
-        """The event that goes on after what stands; `restart` voids the text."""
+        """Publish ``resumed``: it goes on after what stands; `restart` voids it."""
         after = self._numbering.seq
         if mode == "restart":
             self._restart()
         id, seq, attempt = self._numbering.next()
-        return Resumed(id, seq, attempt, after=after, mode=mode, reason=reason)
+        event = Resumed(id, seq, attempt, after=after, mode=mode, reason=reason)
+        self._append(encode(event))
+        if self.on_resume is not None:
+            self.on_resume(mode, reason)
 
     def _restart(self) -> None:
         self._text = StringIO()
@@ -253,7 +255,7 @@ class Transcript:
             id,
             seq,
             attempt,
-            reason=reason,
+            reason=shorten(reason),
             text=self.text,
             timings=timings,
             metadata=metadata,

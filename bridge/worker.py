@@ -17,11 +17,12 @@ from typing import NamedTuple
 from bridge.backends.http import Backends
 from bridge.bus.cell import Cell
 from bridge.bus.jobs import Delivery, LanePull, settle
-from bridge.bus.leases import RENEW_AFTER, REPEAT_AFTER, Leases
+from bridge.bus.leases import RENEW_AFTER, REPEAT_AFTER, Lease, Leases
 from bridge.bus.streams import Lane
 from bridge.config import Settings
 from bridge.errors import BusError
 from bridge.events import Control
+from bridge.generation.claim import kept_cancel
 from bridge.generation.course import Generation, Surroundings
 from bridge.generation.interrupt import Interrupt, Kind
 from bridge.job import Settlement
@@ -48,6 +49,11 @@ FLUSH_S = 2.0
 HAND_OVER_S = 4.0
 
 
+#: A job that was stored so long ago is older than a cancel that comes in now, however
+#: far the clocks of the server and this machine are apart, in seconds.
+CLOCKS_DIFFER_S = 5.0
+
+
 class _Source(NamedTuple):
     """One lane of one cell, with its pulls."""
 
@@ -60,7 +66,7 @@ class _Source(NamedTuple):
 class _Running:
     """A generation, its task, and when its lease was last asked to be renewed."""
 
-    __slots__ = ("ack_wait_s", "generation", "leases", "renewed_at", "source", "task")
+    __slots__ = ("generation", "leases", "renewed_at", "source", "task")
 
     def __init__(
         self, generation: Generation, source: _Source, leases: Leases, now: float
@@ -68,14 +74,8 @@ class _Running:
         self.generation = generation
         self.source = source
         self.leases = leases
-        self.ack_wait_s = source.lane.ack_wait_s
         self.renewed_at = now
         self.task: asyncio.Task[None] | None = None
-
-    def extend(self, from_: float) -> None:
-        """A renewal sent at ``from_`` was answered."""
-        until = from_ + self.ack_wait_s
-        self.generation.lease_until = max(self.generation.lease_until, until)
 
 
 class Worker:
@@ -98,12 +98,14 @@ class Worker:
         self._sources: list[_Source] = []
         self._leases: dict[Cell, Leases] = {}
         self._running: set[_Running] = set()
-        self._by_id: dict[tuple[Cell, str, str], _Running] = {}
+        #: By id: more than one where a repeat is looked at beside its original.
+        self._by_id: dict[tuple[Cell, str, str], list[_Running]] = {}
         self._taking = False
         self._crowded_until = 0.0
         self._remade_at: dict[Cell, float] = {}
         self._remaking = asyncio.Lock()
         self._sweeping: asyncio.Task[None] | None = None
+        self._looking: set[asyncio.Task[None]] = set()
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -132,6 +134,8 @@ class Worker:
                 lane = Lane(name, self._settings.ack_wait_of(name))
                 load = LaneLoad(reserved=lane_settings.reserved_slots)
                 await self._add(cell, lane, load)
+        for connection in {cell.connection for cell in self._cells}:
+            connection.on_reconnected.append(self._reconnected)
         self._taking = True
         self._sweeping = asyncio.get_running_loop().create_task(self._sweep_for_ever())
         self._ask()
@@ -148,8 +152,6 @@ class Worker:
         )
         source = _Source(cell, lane, pull, load)
         await pull.open()
-        cell.connection.on_reconnected.append(pull.reset)
-        cell.connection.on_reconnected.append(self._ask)
         self._sources.append(source)
 
     # Taking jobs
@@ -191,13 +193,14 @@ class Worker:
             ),
             address.tenant if address is not None else None,
             delivery,
-            now + source.lane.ack_wait_s,
+            Lease(now, source.lane.ack_wait_s),
         )
         running = _Running(generation, source, self._leases[cell], now)
         self._running.add(running)
         self._idle.clear()
         if generation.id is not None and generation.tenant is not None:
-            self._by_id[(cell, generation.tenant, generation.id)] = running
+            key = (cell, generation.tenant, generation.id)
+            self._by_id.setdefault(key, []).append(running)
         running.task = asyncio.get_running_loop().create_task(self._serve(running))
 
     async def _serve(self, running: _Running) -> None:
@@ -219,7 +222,8 @@ class Worker:
         running.source.load.running -= 1
         if generation.id is not None and generation.tenant is not None:
             key = (running.source.cell, generation.tenant, generation.id)
-            if self._by_id.get(key) is running:
+            self._by_id[key].remove(running)
+            if not self._by_id[key]:
                 del self._by_id[key]
         if not self._running:
             self._idle.set()
@@ -247,12 +251,71 @@ class Worker:
     def _controlled(
         self, cell: Cell, address: ControlAddress, control: Control
     ) -> None:
-        if control.action != "cancel" or address.kind != "request":
+        """A control message came: cancels take effect before this returns."""
+        if address.kind == "session":
+            for running in list(self._running):
+                if self._is_of_session(running, cell, address):
+                    self._session_controlled(running, control)
             return
-        running = self._by_id.get((cell, address.tenant, address.name))
-        if running is not None:
-            reason = control.reason or "cancelled"
-            running.generation.interrupt(Interrupt(Kind.CANCELLED, reason))
+        for found in self._by_id.get((cell, address.tenant, address.name), ()):
+            if address.kind == "lease":
+                found.generation.heard()
+            elif control.action == "cancel":
+                _cancel(found.generation, control.reason)
+
+    @staticmethod
+    def _is_of_session(running: _Running, cell: Cell, address: ControlAddress) -> bool:
+        generation = running.generation
+        return (
+            running.source.cell is cell
+            and generation.tenant == address.tenant
+            and generation.job is not None
+            and generation.job.session == address.name
+        )
+
+    def _session_controlled(self, running: _Running, control: Control) -> None:
+        generation = running.generation
+        delivery = generation.delivery
+        if control.action != "cancel":
+            return
+        if control.before is not None:
+            if delivery.stream_seq < control.before:
+                _cancel(generation, control.reason)
+        elif time.time() - delivery.stored_at > CLOCKS_DIFFER_S:
+            _cancel(generation, control.reason)
+        else:
+            # Was the cancel or the job first? The server knows.
+            self._look_for_cancel(running)
+
+    def _look_for_cancel(self, running: _Running) -> None:
+        task = asyncio.get_running_loop().create_task(self._apply_kept(running))
+        self._looking.add(task)
+        task.add_done_callback(self._looking.discard)
+
+    async def _apply_kept(self, running: _Running) -> None:
+        """Apply the control messages that are kept for a running job."""
+        generation = running.generation
+        job, cell = generation.job, running.source.cell
+        while job is not None and not generation.progress.over:
+            try:
+                reason = await kept_cancel(
+                    cell, generation.tenant, generation.delivery, job
+                )
+            except BusError as error:
+                log.debug("%r: cancels cannot be read yet: %s", generation, error)
+                await cell.pause(SWEEP_S)
+                continue
+            if reason is not None:
+                _cancel(generation, reason)
+            return
+
+    def _reconnected(self) -> None:
+        """Cancels may have been missed, and pulls are gone with their server."""
+        for source in self._sources:
+            source.pull.reset()
+        for running in list(self._running):
+            self._look_for_cancel(running)
+        self._ask()
 
     # Sweeping
 
@@ -277,15 +340,16 @@ class Worker:
         self._ask()
 
     def _renew(self, running: _Running, now: float) -> None:
-        wait = running.ack_wait_s
         generation = running.generation
-        if now > generation.lease_until:
+        lease = generation.lease
+        wait = lease.ack_wait_s
+        if now > lease.until:
             return  # it is another worker's; a sign of life would only disturb
-        left = generation.lease_until - now
+        left = lease.until - now
         due = left < wait * (1 - RENEW_AFTER)
         if due and now - running.renewed_at >= wait * REPEAT_AFTER:
             running.renewed_at = now
-            running.leases.renew(generation.delivery, running.extend)
+            running.leases.renew(generation.delivery, lease.extend)
 
     # Ending
 
@@ -331,6 +395,7 @@ class Worker:
         self._taking = False
         await self._stop_sweeping()
         tasks = [r.task for r in self._running if r.task is not None]
+        tasks.extend(self._looking)
         for task in tasks:
             task.cancel()
         if tasks:
@@ -341,3 +406,7 @@ class Worker:
             self._sweeping.cancel()
             await asyncio.wait([self._sweeping])
             self._sweeping = None
+
+
+def _cancel(generation: Generation, reason: str) -> None:
+    generation.interrupt(Interrupt(Kind.CANCELLED, reason or "cancelled"))

@@ -46,14 +46,14 @@ class Backend:
         base = settings.url.rstrip("/")
         self.url = httpx.URL(f"{base}/chat/completions")
         self.models_url = httpx.URL(f"{base}/models")
-        self._headers = {
-            "Host": self.url.netloc.decode("ascii"),
-            "Content-Type": "application/json",
-            "Accept": "text/event-stream, application/x-ndjson, application/json",
-            "User-Agent": "tokenbridge",
-        }
+        self._headers = [
+            (b"Host", self.url.netloc),
+            (b"Accept", b"text/event-stream, application/x-ndjson, application/json"),
+            (b"User-Agent", b"tokenbridge"),
+        ]
         if api_key:
-            self._headers["Authorization"] = f"Bearer {api_key.reveal()}"
+            key = f"Bearer {api_key.reveal()}".encode()
+            self._headers.append((b"Authorization", key))
         self._connect_timeout_s = connect_timeout_s
         self._max_record_bytes = max_record_bytes
         self._now = now
@@ -76,19 +76,25 @@ class Backend:
         """It did not answer: ask others first for a while."""
         self._shunned_until = self._now() + SHUN_S
 
-    async def open(self, body: bytes, *, timeout_s: float) -> Upstream:
+    async def open(self, body: bytes) -> Upstream:
         """Send a generation's request; return its answer as soon as the head is here.
 
-        Raises a `GenerationError`: what the status says, or `BackendUnavailable`,
-        `BackendTimeout` (no head within ``timeout_s``) or `BackendProtocolError`.
-        Cancelling closes the connection.
+        Connecting has a timeout; for how long to wait for the head is the caller's to
+        say, by cancelling, which closes the connection. Raises a `GenerationError`:
+        what the status says, `BackendUnavailable` or `BackendProtocolError`.
         """
+        # httpx would take longer to work these headers out than the transport takes
+        # to send them.
         request = httpx.Request(
             "POST",
             self.url,
-            headers=self._headers,
-            content=body,
-            extensions={"timeout": self._timeouts(timeout_s)},
+            headers=[
+                *self._headers,
+                (b"Content-Type", b"application/json"),
+                (b"Content-Length", b"%d" % len(body)),
+            ],
+            stream=httpx.ByteStream(body),
+            extensions={"timeout": self._timeouts(None)},
         )
         try:
             response = await self._transport.handle_async_request(request)
@@ -144,11 +150,10 @@ class Backend:
 
         Raises a `GenerationError` as `open` does. May be cancelled.
         """
-        headers = {k: v for k, v in self._headers.items() if k != "Content-Type"}
         request = httpx.Request(
             "GET",
             self.models_url,
-            headers=headers,
+            headers=self._headers,
             extensions={"timeout": self._timeouts(timeout_s)},
         )
         try:
@@ -165,7 +170,7 @@ class Backend:
                 f"backend {self.name} does not list its models at {self.models_url}"
             ) from error
 
-    def _timeouts(self, timeout_s: float) -> dict[str, float | None]:
+    def _timeouts(self, timeout_s: float | None) -> dict[str, float | None]:
         return {
             "connect": self._connect_timeout_s,
             "read": timeout_s,

@@ -23,7 +23,7 @@ class Sink(Protocol):
     """Where an upstream's deltas go. Called from the socket's own callback."""
 
     def deltas(self, deltas: Sequence[Delta]) -> None:
-        """Take the deltas of one read, in order, never empty."""
+        """Take the deltas of one record, in order, never empty."""
 
     def ended(self, error: GenerationError | None) -> None:
         """The last call: ``None`` for a complete response."""
@@ -94,13 +94,11 @@ class Upstream:
         sink = self._sink
         if sink is None:
             return
-        records = self._decoder.receive_data(data)
-        if len(records) == 1:
-            deltas = self.answer.receive(records[0])
-        else:
-            deltas = [d for record in records for d in self.answer.receive(record)]
-        if deltas:
-            sink.deltas(deltas)
+        receive = self.answer.receive
+        for record in self._decoder.receive_data(data):
+            deltas = receive(record)
+            if deltas:
+                sink.deltas(deltas)
         if self.answer.done:
             # What is left is the end of the body, after which the connection can be
             # kept; a backend that does not send it loses the connection.

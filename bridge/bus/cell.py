@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
+from typing import NamedTuple
 
 import msgspec
 from nats.aio.msg import Msg
@@ -23,6 +24,18 @@ from bridge.subjects import ControlAddress, Subjects
 #: One open log a second is asked whether its batch lives: when the stream broke
 #: them all, every log learns it from that one.
 CANARY_EVERY_S = 0.5
+
+#: Stands for every lease message.
+LEASE = Control("lease")
+
+
+class KeptControl(NamedTuple):
+    """A kept control message: ``stored_at`` is Unix seconds on the server's clock."""
+
+    control: Control
+    stored_at: float
+    stream_seq: int
+
 
 ControlHandler = Callable[[ControlAddress, Control], None]
 
@@ -167,18 +180,34 @@ class Cell:
         async def received(message: Msg) -> None:
             address = self.subjects.parse_control(message.subject)
             control = decode_control(message.data)
-            if address is not None and control is not None:
+            if address is not None and address.kind == "lease":
+                handler(address, LEASE)  # whatever it carries: it was sent
+            elif address is not None and control is not None:
                 handler(address, control)
 
         await self.connection.subscribe(self.subjects.all_control, received)
 
     async def kept_control(
         self, tenant: str, kind: str, name: str
-    ) -> tuple[Control, float] | None:
-        """The control message kept for a request or session, and its Unix time."""
+    ) -> KeptControl | None:
+        """The control message that is kept for a request or session, if any."""
         subject = self.subjects.control(tenant, kind, name)
         stored = await self.jetstream.last_message(self.names.control, subject)
         control = decode_control(stored.data) if stored is not None else None
         if stored is None or control is None:
             return None
-        return control, stored.stored_at
+        return KeptControl(control, stored.stored_at, stored.seq)
+
+    async def store_control(
+        self, tenant: str, kind: str, name: str, control: Control, expected: int
+    ) -> None:
+        """Keep a control message if the one that is kept has sequence ``expected``.
+
+        Raises `ApiError` (``WRONG_LAST_SEQUENCE``) when another one came first.
+        """
+        subject = self.subjects.control(tenant, kind, name)
+        headers = {"Nats-Expected-Last-Subject-Sequence": str(expected)}
+        answer = await self.connection.request(
+            subject, encode(control), headers=headers
+        )
+        raise_for_error(answer.data, subject)

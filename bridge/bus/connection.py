@@ -11,7 +11,7 @@ import logging
 import ssl
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import nats.errors
@@ -19,19 +19,11 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
+from bridge.bus.outbox import PENDING_BYTES, Outbox
 from bridge.config import NatsSettings
 from bridge.errors import BusError, ConnectionLost, SetupError, StreamUnavailable
 
 log = logging.getLogger(__name__)
-
-#: What nats-py may pool before a publish would have to wait. Far above the high
-#: watermark, so that `Connection.publish` never has to.
-PENDING_BYTES = 64 * 1024 * 1024
-
-#: Above this many bytes that NATS has not taken yet, readers of backends pause; below
-#: the low mark they go on. 8 MiB is about a second of 60,000 tokens.
-HIGH_WATER_BYTES = 8 * 1024 * 1024
-LOW_WATER_BYTES = 2 * 1024 * 1024
 
 #: The longest a message may wait in a subscription's queue, in messages: a control
 #: storm of that size is dropped and reported, never kept without bound.
@@ -47,8 +39,26 @@ MINIMUM_SERVER = (2, 14)
 #: While NATS is away, the log says so this often, in seconds.
 SAY_EVERY_S = 5.0
 
+#: Answers that stay away are noticed with this grain, in seconds.
+EXPIRE_EVERY_S = 0.1
+
 #: nats-py pings are outstanding for at most this many intervals.
 PINGS_OUTSTANDING = 2
+
+
+def command(
+    subject: str, payload: bytes, reply: str, headers: Mapping[str, str] | None
+) -> bytes:
+    """One PUB or HPUB command of the NATS client protocol."""
+    if not headers:
+        head = f"PUB {subject} {reply} {len(payload)}\r\n"
+        return b"%b%b\r\n" % (head.encode(), payload)
+    lines = "".join(f"{key}: {value}\r\n" for key, value in headers.items())
+    block = f"NATS/1.0\r\n{lines}\r\n".encode()
+    total = len(block) + len(payload)
+    head = f"HPUB {subject} {reply} {len(block)} {total}\r\n"
+    return b"%b%b%b\r\n" % (head.encode(), block, payload)
+
 
 Handler = Callable[[Msg], Awaitable[None]]
 Listener = Callable[[], None]
@@ -66,21 +76,48 @@ def headers_size(headers: Mapping[str, str] | None) -> int:
     return HEADER_BASE_BYTES + lines
 
 
+class _Client(Client):
+    """nats-py's client, but for subjects that are no UTF-8.
+
+    Any bytes make a subject; nats-py's read loop dies of them, and a job published
+    on such a one would be delivered again and again to take every worker down.
+    """
+
+    def _build_message(
+        self,
+        sid: int,
+        subject: bytes,
+        reply: bytes,
+        data: bytes,
+        headers: dict[str, str] | None,
+    ) -> Any:
+        try:
+            return super()._build_message(sid, subject, reply, data, headers)
+        except UnicodeDecodeError:
+            subject, reply = _readable(subject), _readable(reply)
+            return super()._build_message(sid, subject, reply, data, headers)
+
+
+def _readable(subject: bytes) -> bytes:
+    return subject.decode(errors="replace").encode()
+
+
 class Connection:
     """One connection to NATS that comes back by itself.
 
-    Publishing is a plain call; whoever publishes much looks at `congested` and waits
-    for a listener of `on_writable`. A connection whose client ended up closed is
-    useless for good: `closed` is set, and the process is expected to end or to build
-    a new one.
+    Publishing is a plain call; whoever publishes much looks at ``outbox.congested``.
+    A connection whose client ended up closed is useless for good: `closed` is set, and
+    the process is expected to end or to build a new one.
     """
 
     def __init__(self, settings: NatsSettings, *, name: str) -> None:
         self._settings = settings
         self._name = name
-        self._client = Client()
+        self._client: Client = _Client()
+        self._outbox = Outbox(self._client)
         self._subscriptions: list[Subscription] = []
-        self._waiting: dict[str, asyncio.Future[Msg]] = {}
+        self._waiting: dict[str, _Waiting] = {}
+        self._expiry: asyncio.TimerHandle | None = None
         self._next = 0
         self._inbox = ""
         self._closing = False
@@ -129,17 +166,12 @@ class Connection:
     @property
     def pending_bytes(self) -> int:
         """What is published and not yet taken by the socket, in bytes."""
-        return self._client.pending_data_size
+        return self._outbox.pending_bytes
 
     @property
-    def congested(self) -> bool:
-        """Whether more than `HIGH_WATER_BYTES` wait for NATS."""
-        return self._client.pending_data_size > HIGH_WATER_BYTES
-
-    @property
-    def relaxed(self) -> bool:
-        """Whether less than `LOW_WATER_BYTES` wait for NATS, and it is connected."""
-        return self.connected and self._client.pending_data_size < LOW_WATER_BYTES
+    def outbox(self) -> Outbox:
+        """The way out for what is published most: see `Outbox.send`."""
+        return self._outbox
 
     async def connect(self, *, wait: bool = True) -> None:
         """Connect; with ``wait`` try for ever and say so, else each server once.
@@ -149,7 +181,8 @@ class Connection:
         `ConnectionLost`. May be cancelled.
         """
         options = self._options()
-        self._client = Client()
+        self._client = _Client()
+        self._outbox = Outbox(self._client)
         self._failures = asyncio.Queue()
         connecting = asyncio.ensure_future(self._client.connect(**options))
         try:
@@ -162,6 +195,7 @@ class Connection:
                 await self._client.close()
             raise
         self._check_version()
+        self._outbox.open()
         self._inbox = self._client.new_inbox()
         await self.subscribe(f"{self._inbox}.*", self._answer)
 
@@ -252,17 +286,8 @@ class Connection:
                 f"a message of {len(payload)} bytes on {subject} exceeds the server's "
                 f"max_payload of {self._client.max_payload}"
             )
-        # nats-py's publish only waits once its pool is full, which the watermarks
-        # keep from happening: driven by hand, it saves a task or an await per token.
-        sending = self._client.publish(subject, payload, reply, headers)
-        try:
-            sending.send(None)
-        except StopIteration:
-            return
-        except nats.errors.Error as error:
-            raise ConnectionLost(f"cannot publish: {error}") from error
-        sending.close()
-        raise ConnectionLost("cannot publish: the client's buffer is full")
+        self._outbox.make_room(len(payload))
+        self._outbox.send(command(subject, payload, reply, headers))
 
     async def request(
         self,
@@ -279,17 +304,11 @@ class Connection:
         """
         if not self.connected:
             raise ConnectionLost(f"not connected to NATS at {self.servers}")
-        self._next += 1
-        token = f"{self._next:x}"
-        loop = asyncio.get_running_loop()
-        waiting: asyncio.Future[Msg] = loop.create_future()
-        self._waiting[token] = waiting
-        timer = loop.call_later(timeout_s, _give_up, waiting, subject, timeout_s)
+        token, waiting = self._expect(subject, timeout_s)
         try:
             self.publish(subject, payload, f"{self._inbox}.{token}", headers)
-            message = await waiting
+            message = await waiting.future
         finally:
-            timer.cancel()
             del self._waiting[token]
         if not message.data and (message.headers or {}).get("Status") == "503":
             raise StreamUnavailable(f"nobody answers on {subject}")
@@ -332,31 +351,52 @@ class Connection:
         nats-py's own flush overtakes pending publishes; a request does not. Raises
         `ConnectionLost`.
         """
-        inbox = f"{self._inbox}.flush-{self._next}"
-        token = inbox.rpartition(".")[2]
-        self._next += 1
-        loop = asyncio.get_running_loop()
-        waiting: asyncio.Future[Msg] = loop.create_future()
-        self._waiting[token] = waiting
-        timer = loop.call_later(timeout_s, _give_up, waiting, "flush", timeout_s)
+        token, waiting = self._expect("flush", timeout_s)
         try:
-            self.publish(inbox, b"")
-            await waiting
+            self.publish(f"{self._inbox}.{token}", b"")
+            await waiting.future
         finally:
-            timer.cancel()
             del self._waiting[token]
+
+    def _expect(self, subject: str, timeout_s: float) -> tuple[str, _Waiting]:
+        """An answer to come; one timer for all of them, for a timer each is dear."""
+        loop = asyncio.get_running_loop()
+        self._next += 1
+        token = f"{self._next:x}"
+        waiting = _Waiting(
+            loop.create_future(), loop.time() + timeout_s, subject, timeout_s
+        )
+        self._waiting[token] = waiting
+        if self._expiry is None:
+            self._expiry = loop.call_later(EXPIRE_EVERY_S, self._expire)
+        return token, waiting
+
+    def _expire(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._expiry = None
+        now = loop.time()
+        for waiting in self._waiting.values():
+            if now >= waiting.until:
+                waiting.give_up()
+        if self._waiting:
+            self._expiry = loop.call_later(EXPIRE_EVERY_S, self._expire)
 
     async def close(self) -> None:
         """Write what is pending, then close. Safe to call twice."""
         self._closing = True
+        self._outbox.flush()
+        if self._expiry is not None:
+            self._expiry.cancel()
+        for waiting in self._waiting.values():
+            waiting.give_up()
         with contextlib.suppress(Exception):
             await self._client.close()
         self.closed.set()
 
     async def _answer(self, message: Msg) -> None:
         waiting = self._waiting.get(message.subject.rpartition(".")[2])
-        if waiting is not None and not waiting.done():
-            waiting.set_result(message)
+        if waiting is not None and not waiting.future.done():
+            waiting.future.set_result(message)
 
     async def _error(self, error: Exception) -> None:
         # Never raise here: nats-py's read loop would die with it.
@@ -410,11 +450,21 @@ def _call(listeners: list[Listener]) -> None:
             log.exception("a listener of the NATS connection failed")
 
 
-def _give_up(waiting: asyncio.Future[Msg], subject: str, timeout_s: float) -> None:
-    if not waiting.done():
-        waiting.set_exception(
-            ConnectionLost(f"no answer on {subject} within {timeout_s:g} s")
-        )
+class _Waiting(NamedTuple):
+    """An answer that is waited for until ``until``, in seconds of the loop's clock."""
+
+    future: asyncio.Future[Msg]
+    until: float
+    subject: str
+    timeout_s: float
+
+    def give_up(self) -> None:
+        if not self.future.done():
+            self.future.set_exception(
+                ConnectionLost(
+                    f"no answer on {self.subject} within {self.timeout_s:g} s"
+                )
+            )
 
 
 def redact(url: str) -> str:

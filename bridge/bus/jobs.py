@@ -65,12 +65,12 @@ def parse_delivery(message: Msg, lane: str) -> Delivery | None:
 
 
 class _Pull:
-    __slots__ = ("expires_at", "remaining", "untouched")
+    __slots__ = ("asked", "expires_at", "remaining")
 
-    def __init__(self, remaining: int, expires_at: float) -> None:
-        self.remaining = remaining
+    def __init__(self, asked: int, expires_at: float) -> None:
+        self.asked = asked
+        self.remaining = asked
         self.expires_at = expires_at
-        self.untouched = True
 
 
 class LanePull:
@@ -154,25 +154,48 @@ class LanePull:
         self._pulls.clear()
 
     async def _received(self, message: Msg) -> None:
-        token = message.subject.rpartition(".")[2]
-        pull = self._pulls.get(token)
         delivery = parse_delivery(message, self.lane) if message.reply else None
-        if delivery is not None:
-            self.missing = self.empty_handed = False
-            if pull is not None:
-                pull.remaining -= 1
-                pull.untouched = False
-                if pull.remaining <= 0:
-                    del self._pulls[token]
-            self._on_job(delivery)
+        if delivery is None:
+            self._status(message)
             return
-        # A status: the pull is over (404, 408, 409) or nobody serves it (503).
-        status = (message.headers or {}).get("Status", "")
-        self.missing = status == "503"
-        if pull is not None and not self.missing:
-            self.empty_handed = pull.untouched
-            del self._pulls[token]
+        self.missing = self.empty_handed = False
+        exhausted = self._count(1)
+        self._on_job(delivery)
+        if exhausted:
             self._on_change()
+
+    def _count(self, jobs: int) -> bool:
+        """Take ``jobs`` off the open pulls; whether one of them is exhausted by it.
+
+        A job comes under its own subject, so it does not tell which pull brought it:
+        it is counted against the oldest, and `_status` puts that right.
+        """
+        exhausted = False
+        for token, pull in list(self._pulls.items()):
+            taken = min(jobs, pull.remaining)
+            pull.remaining -= taken
+            jobs -= taken
+            if pull.remaining <= 0:
+                del self._pulls[token]
+                exhausted = True
+            if jobs <= 0:
+                break
+        return exhausted
+
+    def _status(self, message: Msg) -> None:
+        """A pull is over before it was exhausted, or nobody serves it (503)."""
+        headers = message.headers or {}
+        self.missing = headers.get("Status") == "503"
+        if self.missing:
+            return  # forgotten when it expires: asking at once would only spin
+        pull = self._pulls.pop(message.subject.rpartition(".")[2], None)
+        left = headers.get("Nats-Pending-Messages", "")
+        counted = pull.remaining if pull is not None else 0
+        unserved = int(left) if left.isdigit() else counted
+        # What it did not bring was counted as brought, so another pull brought it.
+        self._count(unserved - counted)
+        self.empty_handed = pull is not None and unserved >= pull.asked
+        self._on_change()
 
 
 def settle(connection: Connection, delivery: Delivery, how: Settlement) -> None:

@@ -25,6 +25,23 @@ RENEW_AFTER = 1 / 3
 REPEAT_AFTER = 1 / 10
 
 
+class Lease:
+    """Until when a job is ours, on the monotonic clock in seconds."""
+
+    __slots__ = ("ack_wait_s", "until")
+
+    def __init__(self, now: float, ack_wait_s: float) -> None:
+        self.ack_wait_s = ack_wait_s
+        self.until = now + ack_wait_s
+
+    def __repr__(self) -> str:
+        return f"<Lease until {self.until:.3f}>"
+
+    def extend(self, from_: float) -> None:
+        """A renewal that was sent at ``from_`` was answered."""
+        self.until = max(self.until, from_ + self.ack_wait_s)
+
+
 class _Sent(NamedTuple):
     at: float
     extend: Callable[[float], None]

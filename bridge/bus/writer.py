@@ -128,6 +128,8 @@ class LogWriter:
         self._has_speech = False
         self._batch = ""
         self._head = ""
+        self._pub = b""
+        self._send = cell.connection.outbox.send
         self._sent = 0  # batch sequence of the last message of this batch
         self._proven = 0  # …up to which this batch is known to be stored
         self._forgotten = 0  # events of this attempt that are proven
@@ -173,6 +175,8 @@ class LogWriter:
             self._batches.forget(self._batch)
         self._batch = batch_id(self._job_seq, self._attempt, repair)
         self._head = self._batches.reply_head(self._batch)
+        #: The constant part of the command that publishes an event.
+        self._pub = f"PUB {self._subject} {self._head}".encode()
         self._sent = self._proven = self._pinged = self._seen_sent = 0
         self._ping_at = None
         self._batches.listen(self._batch, self._answered)
@@ -192,7 +196,9 @@ class LogWriter:
         if sent == 1:
             self._publish(self._subject, payload, Op.START)
             return
-        self._connection.publish(self._subject, payload, f"{self._head}{sent}.1.$FI")
+        self._send(
+            b"%b%d.1.$FI %d\r\n%b\r\n" % (self._pub, sent, len(payload), payload)
+        )
         if sent - self._pinged >= PING_EVERY_EVENTS:
             self.ping()
 

@@ -48,9 +48,12 @@ async def claim(cell: Cell, tenant: str, delivery: Delivery, job: Job) -> Claim:
 
     Raises `BusError` when NATS does not answer. May be cancelled at any point.
     """
-    stored, cancelled = await asyncio.gather(
-        cell.last_stored(tenant, job.id), kept_cancel(cell, tenant, delivery, job)
-    )
+    looking = asyncio.ensure_future(kept_cancel(cell, tenant, delivery, job))
+    try:
+        stored = await cell.last_stored(tenant, job.id)
+        cancelled = await looking
+    finally:
+        looking.cancel()
     last = decode_event(stored.data) if stored is not None else None
     seen = look(last, delivery.attempt)
     if seen is Look.EMPTY:
@@ -108,18 +111,15 @@ async def kept_cancel(
     cell: Cell, tenant: str, delivery: Delivery, job: Job
 ) -> str | None:
     """The reason of a cancel that is kept for this job, or ``None``."""
-    lookups = [cell.kept_control(tenant, "request", job.id)]
-    if job.session is not None:
-        lookups.append(cell.kept_control(tenant, "session", job.session))
-    request, *session = await asyncio.gather(*lookups)
-    if request is not None and request[0].action == "cancel":
-        return request[0].reason or "cancelled"
-    for found in session:
-        if found is not None:
-            control, at = found
-            if cancels_session_job(control, delivery, at):
-                return control.reason or "cancelled"
-    return None
+    request = await cell.kept_control(tenant, "request", job.id)
+    if request is not None and request.control.action == "cancel":
+        return request.control.reason or "cancelled"
+    if job.session is None:
+        return None
+    kept = await cell.kept_control(tenant, "session", job.session)
+    if kept is None or not cancels_session_job(kept.control, delivery, kept.stored_at):
+        return None
+    return kept.control.reason or "cancelled"
 
 
 def cancels_session_job(control: Control, delivery: Delivery, at: float) -> bool:

@@ -17,10 +17,10 @@ from typing import Any, NamedTuple, TypeVar
 from bridge.backends.http import Backends
 from bridge.bus.cell import Cell
 from bridge.bus.jobs import Delivery
+from bridge.bus.leases import Lease
 from bridge.bus.writer import (
     Fenced,
     LogGone,
-    LogWriter,
     StartRefused,
     TooManyBatches,
 )
@@ -28,6 +28,7 @@ from bridge.config import Settings
 from bridge.dialects.openai_request import can_continue
 from bridge.errors import (
     AttemptsExhausted,
+    BridgeError,
     BusError,
     DeadlineExceeded,
     GenerationError,
@@ -37,28 +38,27 @@ from bridge.errors import (
     StreamUnavailable,
 )
 from bridge.events import (
-    PROTOCOL_VERSION,
     Failed,
     Job,
     ResumeMode,
-    Started,
     Terminal,
     Timings,
     decode_job,
-    encode,
     read_job_id,
 )
 from bridge.generation.claim import Claim, Found, claim
 from bridge.generation.dead import dead_letter_headers
 from bridge.generation.exchange import Around, Exchange
 from bridge.generation.interrupt import Interrupt, Interrupted, Interruption, Kind
+from bridge.generation.record import Record, Writing, read_spoken
+from bridge.generation.session import SUPERSEDED, supersede
+from bridge.generation.voice import Spoken
 from bridge.history import History
 from bridge.job import Progress, Settlement, State, Step, deliveries, resume_reason
 from bridge.metrics import Meters
 from bridge.retry import add_usage
-from bridge.sequence import Numbering
+from bridge.speech.options import SpeechOptions, speech_options
 from bridge.subjects import RESERVED_TENANT
-from bridge.transcript import Transcript, encode_terminal
 
 log = logging.getLogger(__name__)
 
@@ -69,11 +69,11 @@ CROWDED_S = 0.5
 #: Between two tries while NATS does not answer, in seconds.
 RETRY_S = 0.25
 
-#: Room for the subject and the reply of a terminal event beside its payload.
-SUBJECT_BYTES = 256
-
 #: Failures whose job is kept as a dead letter (section 3).
 BURIED = frozenset({"invalid_job", "attempts_exhausted", "internal"})
+
+#: The reason of a cancel when nobody renewed the lease of a request.
+ABANDONED = "abandoned"
 
 T = TypeVar("T")
 
@@ -97,9 +97,9 @@ class Surroundings(NamedTuple):
 class Generation:
     """One delivered job.
 
-    ``lease_until`` is moved by the worker as long as its renewals are answered; past
-    it, the generation publishes and settles nothing more. `run` never raises but for
-    its cancellation, which leaves the job to others.
+    ``lease`` is moved by the worker as long as its renewals are answered; past it, the
+    generation publishes and settles nothing more. `run` never raises but for its
+    cancellation, which leaves the job to others.
     """
 
     def __init__(
@@ -107,20 +107,23 @@ class Generation:
         around: Surroundings,
         tenant: str | None,
         delivery: Delivery,
-        lease_until: float,
+        lease: Lease,
     ) -> None:
         self._around = around
         self._cell = around.cell
         self.tenant = tenant or RESERVED_TENANT
         self.delivery = delivery
-        self.lease_until = lease_until
+        self.lease = lease
         self.progress = Progress()
         self.job: Job | None = None
+        self._speech: SpeechOptions | None = None
         self._invalid: InvalidJob | None = None
         try:
             if tenant is None:
                 raise InvalidJob(f"subject {delivery.subject[:200]!r} is no job's")
-            self.job = decode_job(delivery.data)
+            self.job = job = decode_job(delivery.data)
+            if job.speech is not False:
+                self._speech = speech_options(job.speech)
         except InvalidJob as error:
             self._invalid = error
         self._claimed_at = time.time()
@@ -128,14 +131,15 @@ class Generation:
         self._deadline_at = float("inf")
         self._interruption = Interruption()
         self._held: Interrupt | None = None
-        self._writer: LogWriter | None = None
-        self._transcript: Transcript | None = None
+        self._record: Record | None = None
         self._exchange: Exchange | None = None
+        self._superseding: asyncio.Task[None] | None = None
+        self._heard_at = around.now()
 
     def __repr__(self) -> str:
         return (
             f"<Generation {self.tenant}/{self.id or '?'} {self.progress.state.value} "
-            f"attempt={self.delivery.attempt} {self._writer!r}>"
+            f"attempt={self.delivery.attempt} {self._record!r}>"
         )
 
     @property
@@ -212,51 +216,55 @@ class Generation:
     async def _own(self, job: Job, found: Claim) -> None:
         """Serve a job whose log is ours to write."""
         history = found.history
-        self._begin_writing(job.id, history)
+        record = await self._open_record(job.id, history)
         cancelled = found.cancelled or self._held_cancel
         error = self._too_late(history)
-        if error is not None or cancelled is not None:
-            await (self._fail(error) if error else self._cancelled(cancelled or ""))
+        if error is not None:
+            await self._fail(record, error)
+            return
+        if cancelled is not None:
+            await self._end(record, record.cancelled(cancelled, self._timings()))
             return
         self.progress.take(Step.START)
-        stopped = self._announce(job, history)
-        await self._the_writer.prove_start()
+        refusal = self._announce(record, job, history)
+        await record.writer.prove_start()
         self.progress.take(Step.PROVEN)
+        self._supersede(job)
         try:
-            if stopped is not None:
-                raise stopped
+            if refusal is not None:
+                raise refusal
             self._fire_held()
-            await self._run_exchange(job, history)
+            answered = await self._exchange_with_backends(record, job, history)
         except GenerationError as failure:
-            await self._fail(failure)
+            await self._fail(record, failure)
         except Interrupted as stop:
-            await self._stop(stop.interrupt)
-        except Exception as defect:
-            log.exception("%r failed", self)
-            await self._fail(InternalError(f"a defect: {type(defect).__name__}"))
+            await self._stop(record, stop.interrupt)
+        else:
+            await self._end(record, answered)
 
-    def _begin_writing(self, id: str, history: History) -> None:
-        cell, delivery = self._cell, self.delivery
-        writer = self._writer = LogWriter(
-            cell,
-            tenant=self.tenant,
-            id=id,
-            job_seq=delivery.stream_seq,
-            attempt=delivery.attempt,
-            stored=history.seq,
-            stored_speech=0,
-            last_seq=history.last_stream_seq,
-            owned=self._owned,
+    async def _open_record(self, id: str, history: History) -> Record:
+        cell = self._cell
+        spoken = Spoken()
+        if self._speech is not None and history.last is not None:
+            spoken = await self._retried(lambda: read_spoken(cell, self.tenant, id))
+        record = self._record = Record(
+            Writing(
+                cell=cell,
+                tenant=self.tenant,
+                id=id,
+                delivery=self.delivery,
+                metadata=self.job.metadata if self.job is not None else {},
+                max_text_bytes=self._around.settings.max_text_bytes,
+                now=self._around.now,
+                owned=self._owned,
+            ),
+            history,
+            spoken,
+            self._speech,
         )
-        writer.on_failed = self._log_failed
-        writer.on_room = self._room
-        transcript = self._transcript = Transcript(
-            Numbering(id, delivery.attempt, history.seq),
-            writer.append,
-            max_payload=cell.connection.max_payload - SUBJECT_BYTES,
-            max_text_bytes=self._around.settings.max_text_bytes,
-        )
-        transcript.go_on(history.text, history.deltas)
+        record.writer.on_failed = self._log_failed
+        record.writer.on_room = self._room
+        return record
 
     def _too_late(self, history: History) -> GenerationError | None:
         """Why the job is not to be run (any more), if it is not."""
@@ -269,18 +277,19 @@ class Generation:
             return DeadlineExceeded("the deadline passed before the job was served")
         return None
 
-    def _announce(self, job: Job, history: History) -> GenerationError | None:
+    def _announce(
+        self, record: Record, job: Job, history: History
+    ) -> GenerationError | None:
         """Publish the attempt's first event; an error where it must end there."""
-        transcript, writer = self._the_transcript, self._the_writer
         if history.last is None:
-            writer.append(encode(self._started(job)))
+            record.start(job, self._claimed_at, self._queue_ms)
             return None
         nothing_said = history.continuable and not history.deltas
         mode: ResumeMode = "restart"
         if nothing_said or (history.continuable and self._can_continue(job)):
             mode = "continue"
         reason = resume_reason(history.last)
-        writer.append(encode(transcript.resumed(mode, reason)))
+        record.resume(mode, reason, history)
         self._around.meters.resumed[(mode, reason)] += 1
         if mode == "restart" and job.on_restart == "fail":
             return InternalError(
@@ -289,18 +298,6 @@ class Generation:
             )
         return None
 
-    def _started(self, job: Job) -> Started:
-        return Started(
-            *self._the_transcript.next(),
-            v=PROTOCOL_VERSION,
-            model=job.model,
-            created=int(self._claimed_at * 1000),
-            queue_ms=self._queue_ms,
-            job=self.delivery.stream_seq,
-            session=job.session,
-            metadata=job.metadata,
-        )
-
     def _can_continue(self, job: Job) -> bool:
         try:
             candidates = self._around.backends.candidates(job.model)
@@ -308,9 +305,11 @@ class Generation:
             return False
         return any(c.can_continue for c in candidates) and can_continue(job.request)
 
-    async def _run_exchange(self, job: Job, history: History) -> None:
-        around, connection = self._around, self._cell.connection
-        writer = self._the_writer
+    async def _exchange_with_backends(
+        self, record: Record, job: Job, history: History
+    ) -> Terminal:
+        """Ask until the answer is complete; the event that says so."""
+        around = self._around
         begun = history.deltas > 0 or not history.continuable
         exchange = self._exchange = Exchange(
             Around(
@@ -318,114 +317,120 @@ class Generation:
                 settings=around.settings,
                 meters=around.meters,
                 now=around.now,
-                owned=self._owned,
-                held_back=lambda: writer.full or connection.congested,
-                may_go_on=lambda: not writer.full and connection.relaxed,
+                lease=self.lease,
+                writer=record.writer,
+                outbox=self._cell.connection.outbox,
                 interrupt=self.interrupt,
             ),
             job,
-            self._the_transcript,
+            record.transcript,
             self._deadline_at,
             # What the attempts before were billed for, they did not live to report.
             add_usage(None, None) if begun else None,
         )
-        await exchange.run(self._interruption)
-        await self._end(
-            self._the_transcript.completed(
-                finish_reason=exchange.finish_reason,
-                usage=exchange.usage or {},
-                timings=self._timings(),
-                backend=exchange.backend or "",
-                metadata=job.metadata,
+        try:
+            await exchange.run(self._interruption)
+        except (BridgeError, Interrupted):
+            raise
+        except Exception as defect:
+            log.exception("%r failed", self)
+            name = type(defect).__name__
+            raise InternalError(f"a defect of the bridge: {name}") from defect
+        return record.completed(
+            finish_reason=exchange.finish_reason,
+            usage=exchange.usage or {},
+            backend=exchange.backend or "",
+            timings=self._timings(),
+        )
+
+    # Sessions
+
+    def _supersede(self, job: Job) -> None:
+        """Cancel what the session has of older jobs; beside the generation."""
+        if job.supersede and job.session is not None:
+            self._superseding = asyncio.get_running_loop().create_task(
+                self._supersede_session(job.session)
             )
+
+    async def _supersede_session(self, session: str) -> None:
+        before = self.delivery.stream_seq
+        while self._owned():
+            try:
+                newer = await supersede(self._cell, self.tenant, session, before)
+            except BusError as error:
+                log.debug("%r cannot supersede yet: %s", self, error)
+                await self._cell.pause(RETRY_S)
+                continue
+            if newer:
+                self.interrupt(Interrupt(Kind.CANCELLED, SUPERSEDED))
+            return
+
+    def heard(self) -> None:
+        """A reader said that it is still listening."""
+        self._heard_at = self._around.now()
+
+    def _abandoned(self, now: float) -> bool:
+        keepalive_ms = self.job.keepalive_ms if self.job is not None else None
+        return keepalive_ms is not None and (
+            (now - self._heard_at) * 1000 > keepalive_ms
         )
 
     # Ends
 
-    async def _stop(self, stop: Interrupt) -> None:
+    async def _stop(self, record: Record, stop: Interrupt) -> None:
         """End, or give up, what an interrupt has cut off."""
         if stop.kind is Kind.CANCELLED:
-            await self._cancelled(stop.reason)
+            await self._end(record, record.cancelled(stop.reason, self._timings()))
         elif stop.kind is Kind.DEADLINE:
-            await self._fail(DeadlineExceeded("the deadline passed"))
+            await self._fail(record, DeadlineExceeded("the deadline passed"))
         elif stop.kind is Kind.DRAIN:
             self.progress.take(Step.HAND_OVER)
-            await self._the_writer.commit(encode(self._the_transcript.handover()))
+            await record.hand_over()
             self.progress.take(Step.PROVEN)
         elif stop.kind is Kind.LOG_GONE:
-            await self._log_lost(stop.reason)
+            await self._log_lost(record, stop.reason)
         else:
             raise Interrupted(stop)
 
-    async def _cancelled(self, reason: str) -> None:
-        metadata = self.job.metadata if self.job is not None else {}
-        await self._end(
-            self._the_transcript.cancelled(
-                reason, timings=self._timings(), metadata=metadata
-            )
-        )
+    async def _fail(self, record: Record, error: GenerationError) -> None:
+        await self._end(record, self._failed(record, error))
 
-    async def _fail(self, error: GenerationError) -> None:
-        await self._end(self._failed(error))
-
-    def _failed(self, error: GenerationError) -> Failed:
+    def _failed(self, record: Record, error: GenerationError) -> Failed:
         exchange = self._exchange
-        return self._the_transcript.failed(
+        return record.failed(
             error,
             usage=exchange.usage if exchange is not None else None,
-            timings=self._timings(),
             backend=exchange.backend if exchange is not None else None,
-            metadata=self.job.metadata if self.job is not None else {},
+            timings=self._timings(),
         )
 
-    async def _end(self, event: Terminal) -> None:
+    async def _end(self, record: Record, event: Terminal) -> None:
         """Publish the terminal event and prove the whole log."""
         self.progress.take(Step.END)
         self._check_lease()
         try:
-            await self._commit(event)
+            await record.commit(event)
         except LogGone as gone:
-            await self._log_lost(str(gone))
+            await self._log_lost(record, str(gone))
             return
         await self._bury_if_due(event)
         self.progress.take(Step.PROVEN)
         self._ended(event)
 
-    async def _commit(self, event: Terminal) -> None:
-        limit = self._cell.connection.max_payload - SUBJECT_BYTES
-        await self._the_writer.commit(encode_terminal(event, limit))
-
-    async def _log_lost(self, reason: str) -> None:
-        """The log's stream was gone: a new one gets the end, numbered as it stood.
-
-        Whoever listens live has seen all events so far and takes it for the next.
-        """
-        job = self.job
-        if job is None:
-            raise Fenced(reason)
+    async def _log_lost(self, record: Record, reason: str) -> None:
+        """The log's stream was gone: the one that is made again gets the end."""
         self.progress.take(Step.LOSE_LOG)
-        event = self._failed(LogLost(f"the stream of the log is gone: {reason}"))
+        error = LogLost(f"the stream of the log is gone: {reason}")
+        event = self._failed(record, error)
         while True:
             self._check_lease()
-            await self._retried(self._around.gone)
-            if self._writer is not None:
-                self._writer.close()
-            self._writer = LogWriter(
-                self._cell,
-                tenant=self.tenant,
-                id=job.id,
-                job_seq=self.delivery.stream_seq,
-                attempt=self.delivery.attempt,
-                stored=0,
-                stored_speech=0,
-                last_seq=0,
-                owned=self._owned,
-            )
             try:
-                await self._commit(event)
+                await self._around.gone()
+                await record.commit_anew(event)
                 break
-            except LogGone:
-                await self._pause(RETRY_S)
+            except (LogGone, BusError) as again:
+                log.debug("%r: %s", self, again)
+            await self._cell.pause(RETRY_S)
         self.progress.take(Step.PROVEN)
         self._ended(event)
 
@@ -461,10 +466,10 @@ class Generation:
         self.progress.take(Step.BURY)
 
     async def _tell_refused(self, id: str, error: InvalidJob) -> None:
-        self._begin_writing(id, History())
-        event = self._failed(error)
+        record = await self._open_record(id, History())
+        event = self._failed(record, error)
         try:
-            await self._commit(event)
+            await record.commit(event)
         except (StartRefused, TooManyBatches, LogGone) as reason:
             log.debug("%r: %s", self, reason)
         else:
@@ -477,7 +482,14 @@ class Generation:
     async def _bury(self, code: str, message: str) -> None:
         delivery, tenant = self.delivery, self.tenant
         headers = dead_letter_headers(code, message, delivery)
-        await self._retried(lambda: self._cell.bury(tenant, delivery.data, headers))
+        while True:
+            self._check_lease()
+            try:
+                await self._cell.bury(tenant, delivery.data, headers)
+                break
+            except BusError as reason:
+                log.debug("%r: %s", self, reason)
+            await self._cell.pause(RETRY_S)
         self._around.meters.dead_letters += 1
         log.warning(
             "dead letter: %s: %s",
@@ -547,12 +559,18 @@ class Generation:
         """Called a few times a second: lease, deadline, silence, backpressure."""
         if self.progress.over:
             return
-        if now > self.lease_until:
+        if now > self.lease.until:
             self.interrupt(Interrupt(Kind.LOST, "the lease ran out"))
         elif self.progress.state is State.RUNNING and time.time() >= self._deadline_at:
             self.interrupt(Interrupt(Kind.DEADLINE, "deadline"))
-        elif self._exchange is not None:
-            self._exchange.sweep(now)
+        elif self._abandoned(now):
+            self.interrupt(Interrupt(Kind.CANCELLED, ABANDONED))
+        else:
+            if self._exchange is not None:
+                self._exchange.sweep(now)
+            voice = self._record.voice if self._record is not None else None
+            if voice is not None and self.progress.state is State.RUNNING:
+                voice.sweep(now)
 
     # Small things
 
@@ -578,16 +596,6 @@ class Generation:
         await self._interruption.race(work)
 
     @property
-    def _the_writer(self) -> LogWriter:
-        assert self._writer is not None
-        return self._writer
-
-    @property
-    def _the_transcript(self) -> Transcript:
-        assert self._transcript is not None
-        return self._transcript
-
-    @property
     def _queue_ms(self) -> int:
         return max(0, round((self._claimed_at - self.delivery.stored_at) * 1000))
 
@@ -604,22 +612,23 @@ class Generation:
         )
 
     def _owned(self) -> bool:
-        return self._around.now() <= self.lease_until
+        return self._around.now() <= self.lease.until
 
     def _check_lease(self) -> None:
         if not self._owned():
             raise Fenced("the lease ran out")
 
     def _drop(self) -> None:
+        if self._superseding is not None and self.progress.state is State.LEFT:
+            self._superseding.cancel()
         if self._exchange is not None:
             self._exchange.drop()
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
+        if self._record is not None:
+            self._around.meters.deltas += self._record.transcript.deltas
+            self._record.close()
+            self._record = None
 
     def _count(self) -> None:
         meters = self._around.meters
-        if self._transcript is not None:
-            meters.deltas += self._transcript.deltas
         meters.queue.add(self._queue_ms / 1000)
         meters.total.add(self._total_ms / 1000)

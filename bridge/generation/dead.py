@@ -13,8 +13,10 @@ def dead_letter_headers(code: str, message: str, delivery: Delivery) -> dict[str
     """The headers of a dead letter (``docs/protocol.md``, section 1)."""
     message = shorten(message, MAX_VALUE_CHARS)
     return {
-        # A repeat after a lost acknowledgement is the same letter.
-        "Nats-Msg-Id": f"dead/{delivery.subject}/{delivery.stream_seq}"[:200],
+        # A repeat after a lost acknowledgement is the same letter; the time tells a
+        # job from one with its number in a stream that was made again.
+        "Nats-Msg-Id": f"dead/{delivery.lane}/{delivery.stream_seq}/"
+        f"{delivery.stored_at:.6f}",
         "Tokenbridge-Code": code,
         # Headers are read as ASCII by some clients.
         "Tokenbridge-Message": message.encode("ascii", "backslashreplace").decode(),

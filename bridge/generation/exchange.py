@@ -10,6 +10,9 @@ from typing import Any, NamedTuple
 
 from bridge.backends.http import Backend, Backends
 from bridge.backends.upstream import Upstream
+from bridge.bus.leases import Lease
+from bridge.bus.outbox import Outbox
+from bridge.bus.writer import LogWriter
 from bridge.config import Settings
 from bridge.dialects import Delta
 from bridge.dialects.openai_request import can_continue, request_body
@@ -26,17 +29,17 @@ log = logging.getLogger(__name__)
 class Around(NamedTuple):
     """What an exchange needs of its generation and worker.
 
-    ``held_back`` tells whether to stop reading, ``may_go_on`` whether to start again;
-    the two differ so that reading does not stutter. ``interrupt`` cuts everything off.
+    Reading is held back while the writer is full or the outbox congested.
+    ``interrupt`` cuts everything off.
     """
 
     backends: Backends
     settings: Settings
     meters: Meters
     now: Callable[[], float]
-    owned: Callable[[], bool]
-    held_back: Callable[[], bool]
-    may_go_on: Callable[[], bool]
+    lease: Lease
+    writer: LogWriter
+    outbox: Outbox
     interrupt: Callable[[Interrupt], None]
 
 
@@ -52,11 +55,20 @@ class Exchange:
         usage: dict[str, Any] | None,
     ) -> None:
         self._around = around
+        # What every read needs, without a detour.
+        self._now = around.now
+        self._lease = around.lease
+        self._write = transcript.write
+        self._writer = around.writer
+        self._outbox = around.outbox
+        self._interrupt = around.interrupt
         self._job = job
         self._transcript = transcript
         self._deadline_at = deadline_at
         self._model = job.model
         self._upstream: Upstream | None = None
+        self._opening: asyncio.Task[Upstream] | None = None
+        self._head_late = False
         self._over: asyncio.Future[GenerationError | None] | None = None
         self._asked_at = 0.0
         self._answering = False
@@ -118,10 +130,7 @@ class Exchange:
         )
         self.backend = backend.name
         self._asked_at = self._quiet_since = self._around.now()
-        timeout_s = self._around.settings.first_token_timeout_s
-        upstream = await interruption.race(
-            backend.open(body, timeout_s=timeout_s), undo=Upstream.abort
-        )
+        upstream = await self._open(backend, body, interruption)
         over = self._over = asyncio.get_running_loop().create_future()
         self._upstream = upstream
         self._answering = False
@@ -134,6 +143,26 @@ class Exchange:
         error = over.result()
         if error is not None:
             raise error
+
+    async def _open(
+        self, backend: Backend, body: bytes, interruption: Interruption
+    ) -> Upstream:
+        """Send the request; the sweep cancels it when no head comes in time."""
+        opening = asyncio.get_running_loop().create_task(backend.open(body))
+        self._opening = opening
+        self._head_late = False
+        try:
+            return await interruption.race_task(opening, undo=Upstream.abort)
+        except asyncio.CancelledError:
+            if not self._head_late:
+                raise  # it is we who were cancelled
+            backend.failed()
+            limit = self._around.settings.first_token_timeout_s
+            raise BackendTimeout(
+                f"backend {backend.name} did not answer within {limit:g} s"
+            ) from None
+        finally:
+            self._opening = None
 
     def _read(self, upstream: Upstream, *, complete: bool) -> None:
         """Take what a call leaves behind, however it ended."""
@@ -178,18 +207,17 @@ class Exchange:
 
     def deltas(self, deltas: Sequence[Delta]) -> None:
         """Publish what one read brought."""
-        around = self._around
-        if not around.owned():
-            around.interrupt(Interrupt(Kind.LOST, "the lease ran out"))
+        if self._now() > self._lease.until:
+            self._interrupt(Interrupt(Kind.LOST, "the lease ran out"))
             return
         if not self._answering:
             self._answered()
         try:
-            self._transcript.write(deltas)
+            self._write(deltas)
         except BusError as error:
-            around.interrupt(Interrupt(Kind.LOST, f"publishing failed: {error}"))
+            self._interrupt(Interrupt(Kind.LOST, f"publishing failed: {error}"))
             return
-        if around.held_back():
+        if self._outbox.congested or self._writer.full:
             self._pause()
 
     def _answered(self) -> None:
@@ -211,6 +239,7 @@ class Exchange:
         """Called a few times a second: silence of the backend, and backpressure."""
         upstream = self._upstream
         if upstream is None:
+            self._sweep_opening(now)
             return
         deltas = self._transcript.deltas
         if upstream.paused:
@@ -221,6 +250,12 @@ class Exchange:
             self._quiet_since = now
         else:
             self._time_out(upstream, now - self._quiet_since)
+
+    def _sweep_opening(self, now: float) -> None:
+        limit = self._around.settings.first_token_timeout_s
+        if self._opening is not None and now - self._asked_at > limit:
+            self._head_late = True
+            self._opening.cancel()
 
     def _time_out(self, upstream: Upstream, quiet_s: float) -> None:
         settings = self._around.settings
@@ -244,7 +279,9 @@ class Exchange:
     def go_on(self) -> None:
         """Read on where reading was held back, if there is room again."""
         upstream = self._upstream
-        if upstream is not None and upstream.paused and self._around.may_go_on():
+        if upstream is None or not upstream.paused or self._writer.full:
+            return
+        if self._outbox.relaxed:
             upstream.resume()
 
     def drop(self) -> None:

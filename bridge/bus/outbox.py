@@ -1,0 +1,126 @@
+"""What goes out to NATS: gathered over one turn of the loop, then written at once.
+
+nats-py's own ``publish`` checks, formats and counts each message through four calls and
+wakes a task to write them; at a token a turn that is the larger part of a token's cost.
+This module writes the same bytes through the same client: what it gathers goes behind
+whatever the client itself has pending, so the order of everything stays what it was. It
+uses four private attributes of nats-py's client, which is why nats-py is pinned, and
+`Outbox.open` refuses to start with a client that lacks them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from nats.aio.client import Client
+
+from bridge.errors import ConnectionLost, SetupError
+
+#: What may wait while the client reconnects; far above the high watermark, at which
+#: backends are not read any further.
+PENDING_BYTES = 64 * 1024 * 1024
+
+#: Above this many bytes that NATS has not taken yet, readers of backends pause; below
+#: the low mark they go on. 8 MiB is about a second of 60,000 tokens.
+HIGH_WATER_BYTES = 8 * 1024 * 1024
+LOW_WATER_BYTES = 2 * 1024 * 1024
+
+
+class Outbox:
+    """The way out through one client. Not to be used from other threads."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._gathered: list[bytes] = []
+        #: Whether more than `HIGH_WATER_BYTES` wait for NATS.
+        self.congested = False
+
+    def __repr__(self) -> str:
+        return f"<Outbox {self.pending_bytes} bytes pending>"
+
+    def open(self) -> None:
+        """Get ready, in the running loop, once the client is connected.
+
+        Raises `SetupError` when the client is not built as this module expects.
+        """
+        client = self._client
+        self._loop = asyncio.get_running_loop()
+        try:
+            _ = (
+                client._pending,
+                client._pending_data_size,
+                client._flush_queue,
+                client._transport._io_writer.transport,  # type: ignore[union-attr]
+            )
+        except AttributeError as error:
+            raise SetupError(
+                f"this version of nats-py does not fit: {error}; tokenbridge needs "
+                "the version that it pins"
+            ) from error
+
+    @property
+    def pending_bytes(self) -> int:
+        """What was sent and is not with the socket yet."""
+        waiting = sum(map(len, self._gathered)) if self._gathered else 0
+        return self._client._pending_data_size + waiting
+
+    @property
+    def relaxed(self) -> bool:
+        """Whether less than `LOW_WATER_BYTES` wait, and the client is connected."""
+        if self.pending_bytes >= LOW_WATER_BYTES or not self._client.is_connected:
+            return False
+        self.congested = False
+        return True
+
+    def send(self, command: bytes) -> None:
+        """Put one whole protocol command on its way; written when the loop turns."""
+        gathered = self._gathered
+        if not gathered:
+            if self._loop is None:
+                raise ConnectionLost("cannot publish: NATS was never connected")
+            self._loop.call_soon(self._write)
+        gathered.append(command)
+
+    def _write(self) -> None:
+        gathered = self._gathered
+        if not gathered:
+            return
+        client = self._client
+        pending = client._pending
+        pending.extend(gathered)
+        client._pending_data_size += sum(map(len, gathered))
+        gathered.clear()
+        if not client.is_connected:
+            # The client writes it once it is connected again.
+            self.congested = client._pending_data_size > HIGH_WATER_BYTES
+            return
+        transport = client._transport._io_writer.transport  # type: ignore[union-attr]
+        if transport.get_write_buffer_size() or transport.is_closing():
+            # The socket is slow: the client's own flusher waits for it and keeps
+            # count, so that what is pending can be seen.
+            self._wake_flusher()
+            self.congested = client._pending_data_size > HIGH_WATER_BYTES
+            return
+        transport.write(b"".join(pending) if len(pending) > 1 else pending[0])
+        client._pending = []
+        client._pending_data_size = 0
+        self.congested = False
+
+    def _wake_flusher(self) -> None:
+        queue = self._client._flush_queue
+        if queue is not None and self._loop is not None and queue.empty():
+            queue.put_nowait(self._loop.create_future())
+
+    def flush(self) -> None:
+        """Write what is gathered now, not when the loop turns."""
+        self._write()
+
+    def make_room(self, size: int) -> None:
+        """Raises `ConnectionLost` when ``size`` more bytes cannot be kept."""
+        if self._client.is_closed:
+            raise ConnectionLost("cannot publish: the NATS client is closed")
+        if self._client._pending_data_size + size > PENDING_BYTES:
+            raise ConnectionLost(
+                f"cannot publish: {PENDING_BYTES} bytes wait for NATS already"
+            )
