@@ -7,16 +7,30 @@ Only the command line calls `load`; the library takes the structs as arguments.
 
 from __future__ import annotations
 
+import math
+import re
 import tomllib
 from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args, get_type_hints
+from types import NoneType, UnionType
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta
 
 from bridge.errors import ConfigurationError
-from bridge.subjects import TOKEN
+from bridge.subjects import RESERVED_TENANT, TOKEN
 
 ENVIRONMENT_PREFIX = "TOKENBRIDGE_"
 
@@ -25,7 +39,11 @@ Bytes = Annotated[int, Meta(ge=0)]
 Seconds = Annotated[float, Meta(gt=0)]
 Port = Annotated[int, Meta(ge=0, le=65535)]
 Continue = Literal["none", "final_message"]
-Name = Annotated[str, Meta(pattern=f"^{TOKEN.pattern}$")]
+# `$` would let a final newline through.
+Name = Annotated[str, Meta(pattern=rf"^{TOKEN.pattern}\Z")]
+
+# Up to the last `@`: a password with a slash in it is no valid URL, and still secret.
+_USERINFO = re.compile(r"://[^\s,]*@")
 
 
 class Secret:
@@ -54,7 +72,18 @@ class Secret:
 
 
 class _Section(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """A table of the file: unknown keys are errors, so that a typo is found."""
+    """A table of the file: unknown keys are errors, so that a typo is found.
+
+    Its ``repr`` shows neither a `Secret` nor what stands before the ``@`` of a URL.
+    """
+
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{name}={value!r}" for name, value in self.__rich_repr__())
+        return f"{type(self).__name__}({shown})"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        values = ((name, getattr(self, name)) for name in self.__struct_fields__)
+        return [(n, hide_userinfo(v) if isinstance(v, str) else v) for n, v in values]
 
 
 class NatsSettings(_Section):
@@ -195,21 +224,26 @@ def load(
     Raises `ConfigurationError`: one line that names the setting and what it may be.
     """
     table = _read_file(Path(path)) if path else {}
-    known = set(get_type_hints(kind))
+    known = get_type_hints(kind, include_extras=True)
     everything = set(get_type_hints(Settings)) | set(get_type_hints(ClientSettings))
     for key in table:
         if key not in everything:
-            raise ConfigurationError(f"{path}: there is no setting {key!r}")
-    values = {key: value for key, value in table.items() if key in known}
-    values |= _from_environment(kind, environ, everything)
+            raise ConfigurationError(_no_such(f"{path}: {key}", key, everything))
+    from_file = {key: value for key, value in table.items() if key in known}
+    from_environment = _from_environment(known, environ, everything)
     try:
-        settings = msgspec.convert(values, kind, strict=True, dec_hook=_decode_secret)
+        settings = msgspec.convert(
+            from_file | from_environment, kind, strict=True, dec_hook=_decode_secret
+        )
     except msgspec.ValidationError as error:
-        raise ConfigurationError(_explain(error, path)) from error
-    if isinstance(settings, Settings):
-        _check(settings)
-    _check_nats(settings)
+        raise ConfigurationError(_explain(error, kind, path)) from error
+    check(settings)
     return settings
+
+
+def hide_userinfo(url: str) -> str:
+    """``url`` with what stands before its ``@`` blanked."""
+    return _USERINFO.sub("://***@", url)
 
 
 def read_secret(value: Secret, path: str, setting: str) -> Secret:
@@ -221,8 +255,9 @@ def read_secret(value: Secret, path: str, setting: str) -> Secret:
         return value
     try:
         text = Path(path).read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{setting}: cannot read {path}: {error}") from error
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or "it is not text in UTF-8"
+        raise ConfigurationError(f"{setting}: cannot read {path}: {why}") from error
     if not text:
         raise ConfigurationError(f"{setting}: {path} is empty")
     return Secret(text)
@@ -238,9 +273,8 @@ def _read_file(path: Path) -> dict[str, Any]:
 
 
 def _from_environment(
-    kind: type[_Section], environ: Mapping[str, str], everything: set[str]
+    hints: Mapping[str, Any], environ: Mapping[str, str], everything: set[str]
 ) -> dict[str, Any]:
-    hints = get_type_hints(kind, include_extras=True)
     values: dict[str, Any] = {}
     for variable, text in environ.items():
         if not variable.startswith(ENVIRONMENT_PREFIX):
@@ -249,10 +283,16 @@ def _from_environment(
         if name == "config":
             continue
         if name not in everything:
-            raise ConfigurationError(f"{variable}: there is no such setting")
+            raise ConfigurationError(_no_such(variable, name, everything))
         if name in hints:
             values[name] = _parse(variable, name, text, hints[name])
     return values
+
+
+def _no_such(where: str, name: str, everything: set[str]) -> str:
+    near = get_close_matches(name, everything, n=1)
+    hint = f"; is {near[0]} meant?" if near else ""
+    return f"{where}: there is no such setting{hint}"
 
 
 def _parse(variable: str, name: str, text: str, hint: Any) -> Any:
@@ -273,29 +313,48 @@ def _parse(variable: str, name: str, text: str, hint: Any) -> Any:
     except msgspec.ValidationError as error:
         shown = f" {text!r}" if len(text) <= 60 else ""
         raise ConfigurationError(
-            f"{variable}{shown}: {describe(hint)}, please ({error})"
+            f"{variable}{shown}: {describe(hint)}, please"
         ) from error
+
+
+_WORDS = {
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+    bool: "true or false",
+    Secret: "a text",
+}
 
 
 def describe(hint: Any) -> str:
     """What a setting of this type may be, in words."""
-    arguments = get_args(hint)
-    meta = next((a for a in arguments if isinstance(a, Meta)), None)
-    base = arguments[0] if meta is not None else hint
-    choices = [c for c in arguments if isinstance(c, str)]
-    if choices:
-        return "one of " + ", ".join(repr(c) for c in choices)
-    words = {int: "a whole number", float: "a number", str: "a text", bool: "a boolean"}
-    text = words.get(base, "a valid value")
-    if meta is not None:
-        if meta.ge is not None:
-            text += f" of at least {meta.ge}"
-        if meta.gt is not None:
-            text += f" above {meta.gt}"
-        if meta.le is not None:
-            text += f" and at most {meta.le}"
-        if meta.pattern is not None:
-            text = "1 to 64 characters of A-Z a-z 0-9 _ -"
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        return "one of " + ", ".join(repr(choice) for choice in arguments)
+    if origin is Annotated:
+        return _described_range(arguments[0], arguments[1])
+    if origin is list:
+        return f"an array, each {describe(arguments[0])}"
+    if origin is dict:
+        return "a table of tables"
+    if origin in (Union, UnionType):
+        first = describe(arguments[0])
+        return first if NoneType in arguments else f"{first}, or empty"
+    if isinstance(hint, type) and issubclass(hint, _Section):
+        return "a table of " + ", ".join(hint.__struct_encode_fields__)
+    return _WORDS.get(hint, "a valid value")
+
+
+def _described_range(base: Any, meta: Meta) -> str:
+    if meta.pattern is not None:
+        return "1 to 64 characters of A-Z a-z 0-9 _ -"
+    text = _WORDS[base]
+    if meta.ge is not None:
+        text += f" of at least {meta.ge}"
+    if meta.gt is not None:
+        text += f" above {meta.gt}"
+    if meta.le is not None:
+        text += f" and at most {meta.le}"
     return text
 
 
@@ -305,27 +364,100 @@ def _decode_secret(kind: type, value: Any) -> Any:
             return value
         if isinstance(value, str):
             return Secret(value)
-        raise msgspec.ValidationError("Expected `str`")
+        raise ValueError("Expected `str`")
     raise NotImplementedError(kind)
 
 
-def _explain(error: msgspec.ValidationError, path: str | Path | None) -> str:
-    text = str(error)
-    message, _, where = text.partition(" - at `$.")
-    name = where.rstrip("`")
-    if not name:
-        return f"{path or 'settings'}: {text}"
-    top = name.split(".")[0].split("[")[0]
-    hint = get_type_hints(Settings, include_extras=True).get(top)
-    allowed = f"; {describe(hint)}, please" if hint is not None else ""
-    return f"{name}: {message}{allowed}"
+def _explain(
+    error: msgspec.ValidationError, kind: type[_Section], path: str | Path | None
+) -> str:
+    """One line: where, what may stand there, and what is wrong with what does."""
+    message, _, where = str(error).partition(" - at `$")
+    name = where.strip("`.").replace("[...]", ".*")
+    if "unknown field" in message or "missing required" in message:
+        detail = message.replace("Object ", "").replace("`", "")
+        return f"{path}: {name}: {detail}; {describe(_hint_of(kind, name))}, please"
+    return f"{path}: {name}: {describe(_hint_of(kind, name))}, please"
 
 
-def _check(settings: Settings) -> None:
+def _hint_of(kind: Any, name: str) -> Any:
+    """The type of ``backends[0].url`` or ``lanes.*.ack_wait_s`` in ``kind``."""
+    hint: Any = kind
+    for step in name.replace("[", ".[").split("."):
+        if get_origin(hint) in (list, dict):
+            hint = get_args(hint)[-1]
+        else:
+            field = "continue_" if step == "continue" else step
+            hint = get_type_hints(hint, include_extras=True)[field]
+    return hint
+
+
+def check(settings: _Section) -> None:
+    """Check what no type can say. Raises `ConfigurationError` naming the setting."""
+    for section in (settings, *getattr(settings, "lanes", {}).values()):
+        for name in section.__struct_fields__:
+            value = getattr(section, name)
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ConfigurationError(f"{name}: a finite number, please")
+    if isinstance(settings, NatsSettings):
+        _check_nats(settings)
+    if isinstance(settings, Settings | ClientSettings):
+        _check_prefixes(settings)
+    if isinstance(settings, Settings):
+        _check_lanes(settings)
+        _check_durations(settings)
+        _check_backends(settings)
+    if isinstance(settings, ClientSettings) and settings.tenant == RESERVED_TENANT:
+        raise ConfigurationError(f"tenant: {RESERVED_TENANT!r} is reserved")
+
+
+def _check_nats(settings: NatsSettings) -> None:
+    if bool(settings.nats_cert_file) != bool(settings.nats_key_file):
+        raise ConfigurationError("nats_cert_file and nats_key_file go together")
+    for url in settings.nats_url.split(","):
+        _check_url("nats_url", url.strip(), ("nats", "tls"))
+
+
+def _check_url(
+    setting: str, url: str, schemes: tuple[str, str], more: str = ""
+) -> None:
+    """The scheme, that there is a host, and that the port is a number."""
+    shown = hide_userinfo(url)
+    try:
+        parts = urlsplit(url)
+        bad = not parts.hostname or parts.port == 0
+    except ValueError as error:
+        # Not what it says: with a slash in a password, that is half of it.
+        raise ConfigurationError(
+            f"{setting}: {shown!r} is no URL: scheme://host:port, please"
+        ) from error
+    if parts.scheme not in schemes:
+        either = " or ".join(f"{scheme}://" for scheme in schemes)
+        raise ConfigurationError(f"{setting}: {shown!r} must start with {either}{more}")
+    if bad:
+        raise ConfigurationError(f"{setting}: {shown!r} names no host and port")
+
+
+def _check_prefixes(settings: Settings | ClientSettings) -> None:
     if not settings.prefixes:
         raise ConfigurationError("prefixes: at least one, please")
-    if len(set(settings.prefixes)) != len(settings.prefixes):
-        raise ConfigurationError("prefixes: each one once, please")
+    # The streams' names are upper case.
+    if len({prefix.upper() for prefix in settings.prefixes}) < len(settings.prefixes):
+        raise ConfigurationError(
+            "prefixes: each one once, please (a and A would share their streams)"
+        )
+    named = any(
+        getattr(settings, f"{name}_stream_name", "")
+        for name in ("jobs", "tokens", "control", "dead")
+    )
+    if named and len(settings.prefixes) > 1:
+        raise ConfigurationError(
+            "jobs_stream_name and the other names: only with a single prefix; they "
+            "are derived from the prefixes where there are several"
+        )
+
+
+def _check_lanes(settings: Settings) -> None:
     if not settings.lanes:
         raise ConfigurationError("lanes: at least one, please")
     for lane in settings.lanes:
@@ -338,41 +470,30 @@ def _check(settings: Settings) -> None:
         raise ConfigurationError(
             f"lanes: {reserved} reserved slots are more than slots ({settings.slots})"
         )
+
+
+def _check_durations(settings: Settings) -> None:
     if settings.deadline_s > settings.tokens_max_age_s / 2:
         raise ConfigurationError(
             "deadline_s: at most half of tokens_max_age_s, so that a log outlives "
             "its request"
         )
-    if len(settings.prefixes) > 1 and any(
-        getattr(settings, f"{name}_stream_name")
-        for name in ("jobs", "tokens", "control", "dead")
-    ):
-        raise ConfigurationError(
-            "stream names are derived from the prefixes where there are several"
-        )
-    _check_backends(settings)
 
 
 def _check_backends(settings: Settings) -> None:
     names = [backend.name for backend in settings.all_backends()]
     if len(set(names)) != len(names):
-        raise ConfigurationError("backends: each name once, please")
+        raise ConfigurationError(
+            "backends: each name once, please ('default' is that of backend_url)"
+        )
+    bare = bool(settings.backend_url)
     for backend in settings.all_backends():
-        if not backend.url.startswith(("http://", "https://")):
-            setting = "backend_url" if backend.name == "default" else "backends.url"
-            raise ConfigurationError(
-                f"{setting}: {backend.url!r} must start with http:// or https:// and "
-                "be the base that ends in /v1"
-            )
-
-
-def _check_nats(settings: _Section) -> None:
-    if not isinstance(settings, NatsSettings):
-        return
-    if bool(settings.nats_cert_file) != bool(settings.nats_key_file):
-        raise ConfigurationError("nats_cert_file and nats_key_file go together")
-    for url in settings.nats_url.split(","):
-        if not url.strip().startswith(("nats://", "tls://")):
-            raise ConfigurationError(
-                f"nats_url: {url.strip()!r} must start with nats:// or tls://"
-            )
+        setting = (
+            "backend_url" if bare and backend.name == "default" else "backends.url"
+        )
+        _check_url(
+            setting,
+            backend.url,
+            ("http", "https"),
+            " and be the base that ends in /v1",
+        )

@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 import msgspec
 
-from bridge.events import AnyEvent, Event, Resumed, encode
+from bridge.errors import LogLost
+from bridge.events import AnyEvent, Event, Failed, Resumed, Started, encode
 
 _encode = msgspec.json.Encoder().encode
 
@@ -87,7 +88,9 @@ class Verdict(Enum):
 
     DELIVER = "deliver"
     DROP = "drop"
-    HOLE = "hole"
+    HOLE = "hole"  # what comes before it is to be read from the log
+    CONFIRM = "confirm"  # a terminal event that fits, if the log ends with it too
+    EXPIRED = "expired"  # the log begins above what was to come next
 
 
 class Ruling(NamedTuple):
@@ -97,70 +100,172 @@ class Ruling(NamedTuple):
     truncate: int | None = None
 
 
-_DELIVER = Ruling(Verdict.DELIVER)
-_DROP = Ruling(Verdict.DROP)
-_HOLE = Ruling(Verdict.HOLE)
+DELIVER = Ruling(Verdict.DELIVER)
+DROP = Ruling(Verdict.DROP)
+HOLE = Ruling(Verdict.HOLE)
+CONFIRM = Ruling(Verdict.CONFIRM)
+EXPIRED = Ruling(Verdict.EXPIRED)
+
+
+def _opens(event: AnyEvent) -> bool:
+    """Whether a claim begins with it, so that a log may have refused it."""
+    if isinstance(event, Resumed):
+        return event.reason != "backend_failure"
+    return isinstance(event, Started)
+
+
+def _ends_a_lost_log(event: AnyEvent) -> bool:
+    return isinstance(event, Failed) and event.error.code == LogLost.code
+
+
+class _Run(NamedTuple):
+    """What one attempt wrote in a row: from ``opening.seq`` to the next run."""
+
+    opening: AnyEvent
+
+    @property
+    def first(self) -> int:
+        return self.opening.seq
 
 
 class Position:
     """How far a reader is: the last ``(attempt, seq)`` that it delivered.
 
-    ``docs/protocol.md``, section 4, "How the log is read". The log is followed in its
-    order; live events are taken where they fit, dropped where they are stale, and
-    anything else is a hole.
+    ``docs/protocol.md``, section 4, "How the log is read". Live events are taken only
+    where they continue the attempt that is being read (or begin the request); every
+    change of the attempt comes from the log, for the first event of a claim is
+    published before the log has taken it. So a live reader can be ahead of the log in
+    one way only, by events that the log does not have (yet), and `log` finds them:
+    where its event is another one than was delivered, what was delivered from there on
+    is void.
+
+    A reader that joins in the middle starts ``after`` the last ``seq`` that it has.
     """
 
-    __slots__ = ("attempt", "known", "seq")
+    __slots__ = ("_after", "_runs", "attempt", "known", "seq")
 
     def __init__(self, after: int = 0) -> None:
         self.attempt = 0
         self.seq = after
         #: The last seq that the log itself has confirmed.
-        self.known = after
+        self.known = 0
+        self._after = after
+        self._runs: list[_Run] = []
 
     def __repr__(self) -> str:
         return f"<Position attempt={self.attempt} seq={self.seq} known={self.known}>"
 
+    @property
+    def nothing_yet(self) -> bool:
+        """Whether neither log nor live has shown anything of the request."""
+        return self.attempt == 0
+
     def live(self, event: AnyEvent) -> Ruling:
         """Rule on an event from the subject; nothing changes unless it is DELIVER."""
-        if event.attempt < self.attempt:
-            return _DROP
-        if event.attempt == self.attempt or self.attempt == 0:
-            if event.seq <= self.seq:
-                return _DROP
-            if event.seq == self.seq + 1 and self._enters(event):
-                self._moved(event)
-                return _DELIVER
-            return _HOLE
-        if isinstance(event, Resumed) and event.after <= self.seq:
-            return self._resumed(event)
-        return _HOLE
+        if event.attempt != self.attempt:
+            return self._other_attempt(event)
+        if event.seq != self.seq + 1:
+            return self._out_of_turn(event)
+        if event.terminal:
+            return CONFIRM
+        if _opens(event):
+            return HOLE
+        self.seq = event.seq
+        return DELIVER
 
-    def _enters(self, event: AnyEvent) -> bool:
-        # Whoever joins in the middle does not know which attempt stands.
-        return self.attempt != 0 or self.seq == 0
+    def _other_attempt(self, event: AnyEvent) -> Ruling:
+        if self.attempt == 0:
+            return self._first(event)
+        if event.attempt > self.attempt:
+            return HOLE
+        # Stale, unless it is our own attempt whose opening the log has refused.
+        return DROP if self.known >= self._runs[-1].first else HOLE
+
+    def _first(self, event: AnyEvent) -> Ruling:
+        if event.terminal:
+            return CONFIRM
+        if event.seq <= self._after:
+            return DROP
+        if event.seq != 1:
+            return HOLE
+        self._move(event)
+        return DELIVER
+
+    def _out_of_turn(self, event: AnyEvent) -> Ruling:
+        if event.seq > self.seq:
+            return HOLE
+        if event.seq <= self.known or not _opens(event):
+            return DROP
+        return DROP if event == self._runs[-1].opening else HOLE
 
     def log(self, event: AnyEvent) -> Ruling:
         """Rule on the next event of the log: in it, everything counts."""
+        seq = event.seq
+        if seq <= self.known:
+            return DROP
+        if seq <= self._after:
+            return self._before(event)
+        if seq <= self.seq and self._delivered(event):
+            self.known = seq
+            return DROP
+        if seq > self.seq + 1 and not _ends_a_lost_log(event):
+            return EXPIRED
+        stands = min(self.seq, seq - 1)
+        if isinstance(event, Resumed):
+            stands = min(stands, event.after)
+        void = stands < self.seq
+        if void:
+            self._cut(seq - 1)
+        self._move(event)
+        self.known = seq
+        return Ruling(Verdict.DELIVER, stands) if void else DELIVER
+
+    def tip(self, event: AnyEvent) -> Ruling:
+        """Rule on the log's last event, as the leader has it.
+
+        DELIVER: it was all that was missing. DROP: nothing is missing. HOLE: read the
+        log.
+        """
         if event.seq <= self.known:
-            return _DROP
-        if isinstance(event, Resumed) and event.attempt > self.attempt:
-            ruling = self._resumed(event)
-            self.known = event.seq
-            return ruling
+            return DROP
+        if event.attempt == self.attempt and not _opens(event):
+            if event.seq == self.seq + 1 and not self._unproven:
+                return self.log(event)
+            if self._after < event.seq <= self.seq:
+                # One attempt's events are the same live and in the log.
+                self.known = event.seq
+                return DROP
+        return HOLE
+
+    @property
+    def _unproven(self) -> bool:
+        # Nothing but an end follows an opening before the log has taken it.
+        return self.known < self.seq == self._runs[-1].first
+
+    def _before(self, event: AnyEvent) -> Ruling:
+        """An event that the reader did not ask for: it tells the attempt."""
+        if event.attempt != self.attempt or _opens(event):
+            self._runs.append(_Run(event))
+        self.attempt = event.attempt
         self.known = event.seq
-        if event.attempt == self.attempt and event.seq <= self.seq:
-            return _DROP
-        if event.attempt < self.attempt and event.seq <= self.seq:
-            return _DROP
-        self._moved(event)
-        return _DELIVER
+        # There is nothing behind it that could be waited for.
+        return DELIVER if event.terminal else DROP
 
-    def _resumed(self, event: Resumed) -> Ruling:
-        truncate = event.after if event.after < self.seq else None
-        self._moved(event)
-        return Ruling(Verdict.DELIVER, truncate)
+    def _delivered(self, event: AnyEvent) -> bool:
+        """Whether ``event`` is what was delivered under its seq."""
+        run = next(run for run in reversed(self._runs) if run.first <= event.seq)
+        if run.first == event.seq:
+            return event == run.opening
+        return run.opening.attempt == event.attempt and not _opens(event)
 
-    def _moved(self, event: AnyEvent) -> None:
+    def _cut(self, seq: int) -> None:
+        while self._runs and self._runs[-1].first > seq:
+            self._runs.pop()
+        self.seq = seq
+        self.attempt = self._runs[-1].opening.attempt if self._runs else 0
+
+    def _move(self, event: AnyEvent) -> None:
+        if event.attempt != self.attempt or _opens(event):
+            self._runs.append(_Run(event))
         self.attempt = event.attempt
         self.seq = event.seq
