@@ -2,10 +2,11 @@
 
 - `course`: the story of a job, start to end; read this first
 - `claim`: whose a delivered job is
+- `takeover`: how it goes on, or why not
 - `record`: what it writes: log, text, speech
 - `exchange`: asking backends until there is an answer
 - `interrupt`: what cuts a job off
 - `voice`: segments for text-to-speech
 - `session`: superseding older requests
-- `dead`: why a job could not be served, as headers
+- `dead`: jobs that could not be served
 """

@@ -25,9 +25,7 @@ from bridge.bus.writer import (
     TooManyBatches,
 )
 from bridge.config import Settings
-from bridge.dialects.openai_request import can_continue
 from bridge.errors import (
-    AttemptsExhausted,
     BridgeError,
     BusError,
     DeadlineExceeded,
@@ -40,21 +38,21 @@ from bridge.errors import (
 from bridge.events import (
     Failed,
     Job,
-    ResumeMode,
     Terminal,
     Timings,
     decode_job,
     read_job_id,
 )
 from bridge.generation.claim import Claim, Found, claim
-from bridge.generation.dead import dead_letter_headers
+from bridge.generation.dead import DeadLetters
 from bridge.generation.exchange import Around, Exchange
 from bridge.generation.interrupt import Interrupt, Interrupted, Interruption, Kind
 from bridge.generation.record import Record, Writing, read_spoken
-from bridge.generation.session import SUPERSEDED, supersede
+from bridge.generation.session import SUPERSEDED, supersede_until_done
+from bridge.generation.takeover import not_restarted, resume_mode, too_late
 from bridge.generation.voice import Spoken
 from bridge.history import History
-from bridge.job import Progress, Settlement, State, Step, deliveries, resume_reason
+from bridge.job import Progress, Settlement, State, Step, resume_reason
 from bridge.metrics import Meters
 from bridge.retry import add_usage
 from bridge.speech.options import SpeechOptions, speech_options
@@ -68,9 +66,6 @@ CROWDED_S = 0.5
 
 #: Between two tries while NATS does not answer, in seconds.
 RETRY_S = 0.25
-
-#: Failures whose job is kept as a dead letter (section 3).
-BURIED = frozenset({"invalid_job", "attempts_exhausted", "internal"})
 
 #: The reason of a cancel when nobody renewed the lease of a request.
 ABANDONED = "abandoned"
@@ -126,6 +121,9 @@ class Generation:
                 self._speech = speech_options(job.speech)
         except InvalidJob as error:
             self._invalid = error
+        self._letters = DeadLetters(
+            self._cell, self.tenant, delivery, around.meters, self._check_lease
+        )
         self._claimed_at = time.time()
         self._begun_at = around.now()
         self._deadline_at = float("inf")
@@ -194,7 +192,7 @@ class Generation:
         if found.found is Found.STANDS:
             if isinstance(found.history.last, Failed):
                 # Whoever ended it may have died before it wrote the dead letter.
-                await self._bury_if_due(found.history.last)
+                await self._letters.keep_if_due(found.history.last)
             self.progress.take(Step.STANDS)
             return True
         if found.found is Found.NEWER:
@@ -218,7 +216,12 @@ class Generation:
         history = found.history
         record = await self._open_record(job.id, history)
         cancelled = found.cancelled or self._held_cancel
-        error = self._too_late(history)
+        error = too_late(
+            self.delivery,
+            history,
+            self._around.settings.max_deliveries,
+            self._deadline_at,
+        )
         if error is not None:
             await self._fail(record, error)
             return
@@ -266,17 +269,6 @@ class Generation:
         record.writer.on_room = self._room
         return record
 
-    def _too_late(self, history: History) -> GenerationError | None:
-        """Why the job is not to be run (any more), if it is not."""
-        delivered = deliveries(self.delivery.attempt, history.handovers)
-        if delivered > self._around.settings.max_deliveries:
-            return AttemptsExhausted(
-                f"the job was delivered {delivered} times and came to no end"
-            )
-        if time.time() >= self._deadline_at:
-            return DeadlineExceeded("the deadline passed before the job was served")
-        return None
-
     def _announce(
         self, record: Record, job: Job, history: History
     ) -> GenerationError | None:
@@ -284,26 +276,11 @@ class Generation:
         if history.last is None:
             record.start(job, self._claimed_at, self._queue_ms)
             return None
-        nothing_said = history.continuable and not history.deltas
-        mode: ResumeMode = "restart"
-        if nothing_said or (history.continuable and self._can_continue(job)):
-            mode = "continue"
+        mode = resume_mode(history, job, self._around.backends)
         reason = resume_reason(history.last)
         record.resume(mode, reason, history)
         self._around.meters.resumed[(mode, reason)] += 1
-        if mode == "restart" and job.on_restart == "fail":
-            return InternalError(
-                "the request's worker is gone, its text cannot be continued, and the "
-                "job asks not to restart it"
-            )
-        return None
-
-    def _can_continue(self, job: Job) -> bool:
-        try:
-            candidates = self._around.backends.candidates(job.model)
-        except GenerationError:
-            return False
-        return any(c.can_continue for c in candidates) and can_continue(job.request)
+        return not_restarted(mode, job)
 
     async def _exchange_with_backends(
         self, record: Record, job: Job, history: History
@@ -349,21 +326,18 @@ class Generation:
         """Cancel what the session has of older jobs; beside the generation."""
         if job.supersede and job.session is not None:
             self._superseding = asyncio.get_running_loop().create_task(
-                self._supersede_session(job.session)
+                supersede_until_done(
+                    self._cell,
+                    self.tenant,
+                    job.session,
+                    self.delivery.stream_seq,
+                    owned=self._owned,
+                    on_newer=self._superseded,
+                )
             )
 
-    async def _supersede_session(self, session: str) -> None:
-        before = self.delivery.stream_seq
-        while self._owned():
-            try:
-                newer = await supersede(self._cell, self.tenant, session, before)
-            except BusError as error:
-                log.debug("%r cannot supersede yet: %s", self, error)
-                await self._cell.pause(RETRY_S)
-                continue
-            if newer:
-                self.interrupt(Interrupt(Kind.CANCELLED, SUPERSEDED))
-            return
+    def _superseded(self) -> None:
+        self.interrupt(Interrupt(Kind.CANCELLED, SUPERSEDED))
 
     def heard(self) -> None:
         """A reader said that it is still listening."""
@@ -413,7 +387,7 @@ class Generation:
         except LogGone as gone:
             await self._log_lost(record, str(gone))
             return
-        await self._bury_if_due(event)
+        await self._letters.keep_if_due(event)
         self.progress.take(Step.PROVEN)
         self._ended(event)
 
@@ -462,7 +436,7 @@ class Generation:
             )
             if stored is None:
                 await self._tell_refused(id, error)
-        await self._bury(error.code, error.message)
+        await self._letters.keep(error.code, error.message)
         self.progress.take(Step.BURY)
 
     async def _tell_refused(self, id: str, error: InvalidJob) -> None:
@@ -474,33 +448,6 @@ class Generation:
             log.debug("%r: %s", self, reason)
         else:
             self._ended(event)
-
-    async def _bury_if_due(self, event: Terminal) -> None:
-        if isinstance(event, Failed) and event.error.code in BURIED:
-            await self._bury(event.error.code, event.error.message)
-
-    async def _bury(self, code: str, message: str) -> None:
-        delivery, tenant = self.delivery, self.tenant
-        headers = dead_letter_headers(code, message, delivery)
-        while True:
-            self._check_lease()
-            try:
-                await self._cell.bury(tenant, delivery.data, headers)
-                break
-            except BusError as reason:
-                log.debug("%r: %s", self, reason)
-            await self._cell.pause(RETRY_S)
-        self._around.meters.dead_letters += 1
-        log.warning(
-            "dead letter: %s: %s",
-            code,
-            message,
-            extra={
-                "tenant": tenant,
-                "subject": delivery.subject,
-                "job": delivery.stream_seq,
-            },
-        )
 
     # Interrupting
 

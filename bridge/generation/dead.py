@@ -1,9 +1,23 @@
-"""Dead letters: the headers that say why a job could not be served."""
+"""Dead letters: jobs that could not be served, kept with the reason."""
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
+
+from bridge.bus.cell import Cell
 from bridge.bus.jobs import Delivery
-from bridge.errors import shorten
+from bridge.errors import BusError, shorten
+from bridge.events import Failed, Terminal
+from bridge.metrics import Meters
+
+log = logging.getLogger(__name__)
+
+#: Failures whose job is kept (section 3).
+BURIED = frozenset({"invalid_job", "attempts_exhausted", "internal"})
+
+#: Between two tries while NATS does not answer, in seconds.
+RETRY_S = 0.25
 
 #: All headers together stay far below the 4 KiB that the protocol allows.
 MAX_VALUE_CHARS = 512
@@ -25,3 +39,50 @@ def dead_letter_headers(code: str, message: str, delivery: Delivery) -> dict[str
         "Tokenbridge-Attempt": str(delivery.attempt),
         "Tokenbridge-Stored-At": f"{delivery.stored_at:.3f}",
     }
+
+
+class DeadLetters:
+    """Keeps one job. ``check_lease`` raises once the job is another worker's."""
+
+    def __init__(
+        self,
+        cell: Cell,
+        tenant: str,
+        delivery: Delivery,
+        meters: Meters,
+        check_lease: Callable[[], None],
+    ) -> None:
+        self._cell = cell
+        self._tenant = tenant
+        self._delivery = delivery
+        self._meters = meters
+        self._check_lease = check_lease
+
+    async def keep_if_due(self, event: Terminal) -> None:
+        """Keep the job if ``event`` is an end that asks for it."""
+        if isinstance(event, Failed) and event.error.code in BURIED:
+            await self.keep(event.error.code, event.error.message)
+
+    async def keep(self, code: str, message: str) -> None:
+        """Return once the letter is stored; tries as long as the lease holds."""
+        delivery = self._delivery
+        headers = dead_letter_headers(code, message, delivery)
+        while True:
+            self._check_lease()
+            try:
+                await self._cell.bury(self._tenant, delivery.data, headers)
+                break
+            except BusError as reason:
+                log.debug("dead letter of %s: %s", delivery.subject, reason)
+            await self._cell.pause(RETRY_S)
+        self._meters.dead_letters += 1
+        log.warning(
+            "dead letter: %s: %s",
+            code,
+            message,
+            extra={
+                "tenant": self._tenant,
+                "subject": delivery.subject,
+                "job": delivery.stream_seq,
+            },
+        )

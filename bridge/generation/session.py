@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
+
 from bridge.bus.api import WRONG_LAST_SEQUENCE, ApiError
 from bridge.bus.cell import Cell
-from bridge.errors import ConnectionLost
+from bridge.errors import BusError, ConnectionLost
 from bridge.events import Control
+
+log = logging.getLogger(__name__)
+
+#: Between two tries while NATS does not answer, in seconds.
+RETRY_S = 0.25
 
 #: The reason that the cancelled requests show.
 SUPERSEDED = "superseded"
@@ -37,3 +45,23 @@ async def supersede(cell: Cell, tenant: str, session: str, before: int) -> bool:
         else:
             return False
     raise ConnectionLost(f"session {session} is cancelled over and over again")
+
+
+async def supersede_until_done(
+    cell: Cell,
+    tenant: str,
+    session: str,
+    before: int,
+    *,
+    owned: Callable[[], bool],
+    on_newer: Callable[[], None],
+) -> None:
+    """`supersede`, as long as the job is ours; ``on_newer`` if a newer one did."""
+    while owned():
+        try:
+            if await supersede(cell, tenant, session, before):
+                on_newer()
+            return
+        except BusError as error:
+            log.debug("session %s cannot be superseded yet: %s", session, error)
+        await cell.pause(RETRY_S)
