@@ -7,17 +7,13 @@ ceilings leave room for another version of Python, not for another way of doing 
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable
-from types import FrameType
-from typing import Any
-
 import pytest
 
 from bridge.decoders import Decoder
 from bridge.decoders.content import ContentKind, decoder_for
 from bridge.dialects import ReasoningDelta, TextDelta
 from bridge.dialects.openai import OpenAIResponse, response_for
+from tests.work import Work
 
 CHUNK = (
     b'{"id":"chatcmpl-9f1c2b7e5a6d4f3e8b1a0c9d","object":"chat.completion.chunk",'
@@ -27,37 +23,6 @@ CHUNK = (
 )
 EVENT = b"data: " + CHUNK + b"\n\n"
 TOKENS = 50
-
-
-class Work:
-    """Instructions and calls, of Python functions and of built-in ones."""
-
-    def __init__(self) -> None:
-        self.instructions = 0
-        self.calls = 0
-
-    def trace(self, frame: FrameType, event: str, arg: Any) -> Any:
-        frame.f_trace_lines = False
-        frame.f_trace_opcodes = True
-        self.instructions += event == "opcode"
-        return self.trace
-
-    def profile(self, frame: FrameType, event: str, arg: Any) -> None:
-        self.calls += event in ("call", "c_call")
-
-    def count(self, read: Callable[[], None]) -> Work:
-        """Run ``read`` twice, each time under one of the two counters."""
-        tracer, profiler = sys.gettrace(), sys.getprofile()
-        try:
-            sys.settrace(self.trace)
-            read()
-            sys.settrace(tracer)
-            sys.setprofile(self.profile)
-            read()
-        finally:
-            sys.settrace(tracer)
-            sys.setprofile(profiler)
-        return self
 
 
 def started(kind: ContentKind) -> tuple[Decoder, OpenAIResponse]:
