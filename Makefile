@@ -16,7 +16,7 @@ export PIP_ROOT_USER_ACTION := ignore
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint format lock clean
+.PHONY: help demo test lint format bench lock clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -26,6 +26,9 @@ demo: $(STAMP) ## Install, and show requests streaming over NATS (no LLM needed)
 
 test: $(STAMP) ## Install, and run all tests (ARGS="-k sse" for some of them)
 	@$(BIN)/pytest -q $(ARGS)
+
+bench: $(STAMP) ## Measure against the peers, for minutes (ARGS="--quick" for a look)
+	@$(BIN)/python -m benchmarks $(ARGS)
 
 lint: $(STAMP) ## ruff check, ruff format --check, mypy --strict
 	@$(BIN)/ruff check .

@@ -1,0 +1,1 @@
+"""The same job, done the obvious way: what the bridge is measured against."""
