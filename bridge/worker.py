@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
@@ -20,7 +21,7 @@ from bridge.bus.jobs import Delivery, LanePull, settle
 from bridge.bus.leases import RENEW_AFTER, REPEAT_AFTER, Lease, Leases
 from bridge.bus.streams import Lane
 from bridge.config import Settings
-from bridge.errors import BusError
+from bridge.errors import BridgeError, BusError
 from bridge.events import Control
 from bridge.generation.claim import kept_cancel
 from bridge.generation.course import Generation, Surroundings
@@ -34,6 +35,11 @@ log = logging.getLogger(__name__)
 
 #: Leases, deadlines and silences are looked at so often, in seconds.
 SWEEP_S = 0.1
+
+#: Each time, at least so many of the running jobs are looked at, and a fourth of them
+#: all: looking at thousands at once would hold up everybody's tokens.
+SWEEP_AT_LEAST = 200
+SWEEP_TURNS = 4
 
 #: After the server had too many open batches, nothing new is asked for so long, in s.
 CROWDED_S = 1.0
@@ -99,11 +105,13 @@ class Worker:
         self._leases: dict[Cell, Leases] = {}
         self._running: set[_Running] = set()
         #: By id: more than one where a repeat is looked at beside its original.
+        self._rota: deque[_Running] = deque()
         self._by_id: dict[tuple[Cell, str, str], list[_Running]] = {}
         self._taking = False
         self._crowded_until = 0.0
         self._remade_at: dict[Cell, float] = {}
         self._remaking = asyncio.Lock()
+        self._restoring: asyncio.Task[None] | None = None
         self._sweeping: asyncio.Task[None] | None = None
         self._looking: set[asyncio.Task[None]] = set()
         self._idle = asyncio.Event()
@@ -197,6 +205,7 @@ class Worker:
         )
         running = _Running(generation, source, self._leases[cell], now)
         self._running.add(running)
+        self._rota.append(running)
         self._idle.clear()
         if generation.id is not None and generation.tenant is not None:
             key = (cell, generation.tenant, generation.id)
@@ -245,6 +254,20 @@ class Worker:
             lanes = [s.lane for s in self._sources if s.cell is cell]
             log.error("a stream of prefix %s is gone", cell.subjects.prefix)
             await cell.ensure(lanes, self._settings.stream_setup)
+
+    def _restore(self, cell: Cell) -> None:
+        """Nobody serves a lane: its stream or consumer may be gone."""
+        if self._restoring is None or self._restoring.done():
+            restoring = self._try_to_restore(cell)
+            self._restoring = asyncio.get_running_loop().create_task(restoring)
+
+    async def _try_to_restore(self, cell: Cell) -> None:
+        lanes = [s.lane for s in self._sources if s.cell is cell]
+        try:
+            await cell.ensure(lanes, self._settings.stream_setup)
+        except BridgeError as error:
+            log.warning("jobs of prefix %s: %s", cell.subjects.prefix, error)
+        await asyncio.sleep(REMAKE_S)
 
     # Control messages
 
@@ -328,15 +351,22 @@ class Worker:
                 log.exception("a sweep failed")
 
     def _sweep(self, now: float) -> None:
-        for running in list(self._running):
+        due = max(SWEEP_AT_LEAST, len(self._rota) // SWEEP_TURNS)
+        for _ in range(min(due, len(self._rota))):
+            running = self._rota.popleft()
+            if running not in self._running:
+                continue
             self._renew(running, now)
             running.generation.sweep(now)
+            self._rota.append(running)
         for cell in self._cells:
             cell.sweep(now)
         for leases in self._leases.values():
             leases.sweep(now, self._settings.ack_wait_s)
         for source in self._sources:
             source.pull.sweep(now)
+            if source.pull.missing:
+                self._restore(source.cell)
         self._ask()
 
     def _renew(self, running: _Running, now: float) -> None:
@@ -406,6 +436,10 @@ class Worker:
             self._sweeping.cancel()
             await asyncio.wait([self._sweeping])
             self._sweeping = None
+        if self._restoring is not None:
+            self._restoring.cancel()
+            await asyncio.wait([self._restoring])
+            self._restoring = None
 
 
 def _cancel(generation: Generation, reason: str) -> None:

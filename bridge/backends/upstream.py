@@ -160,5 +160,6 @@ class Upstream:
         self._sink = None
         if self._body is not None:
             self._body.abort()
-        elif self._pull is not None:
+        elif self._pull is not None and not self._pull.cancelling():
+            # A second cancellation would interrupt the closing of the connection.
             self._pull.cancel()

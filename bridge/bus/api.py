@@ -82,6 +82,12 @@ class JetStream:
         """The message with stream sequence ``seq``, asked of the leader."""
         return await self._message(stream, {"seq": seq})
 
+    async def next_message(
+        self, stream: str, subject: str, seq: int
+    ) -> StoredMessage | None:
+        """The first message of ``subject`` from ``seq`` on, asked of the leader."""
+        return await self._message(stream, {"seq": seq, "next_by_subj": subject})
+
     async def _message(self, stream: str, body: dict[str, Any]) -> StoredMessage | None:
         try:
             answer = await self.call(f"STREAM.MSG.GET.{stream}", body)

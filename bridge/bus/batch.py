@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable
 from enum import Enum, IntEnum
+from functools import partial
 from typing import NamedTuple
 
 import msgspec
@@ -22,7 +23,7 @@ from nats.aio.msg import Msg
 
 from bridge.bus.api import BATCH_UNKNOWN, TOO_MANY_BATCHES, WRONG_LAST_SEQUENCE
 from bridge.bus.connection import Connection
-from bridge.errors import ConnectionLost
+from bridge.errors import ConnectionLost, StreamUnavailable
 
 #: The server may acknowledge every so many messages; those answers go to a subject
 #: that nobody subscribes to, but a ping's answer names the last of them, so this is how
@@ -131,6 +132,25 @@ def older_batches(job_seqs: Iterable[int], below: int) -> list[str]:
 Listener = Callable[[Op, Answer], None]
 
 
+class _Closing:
+    """Batches that are being closed; ``over`` is done with the last answer."""
+
+    def __init__(self, batches: list[str]) -> None:
+        self.open = set(batches)
+        self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def answered(self, batch: str, op: Op, answer: Answer) -> None:
+        if op is not Op.CLOSE or self.over.done():
+            return
+        if answer.verdict is Verdict.UNAVAILABLE:
+            # Nothing else will be heard of it: whoever waits may try again at once.
+            self.over.set_exception(StreamUnavailable(f"the log: {answer.detail}"))
+            return
+        self.open.discard(batch)
+        if not self.open:
+            self.over.set_result(None)
+
+
 class Batches:
     """The answers of all batches that one cell writes on one connection."""
 
@@ -177,33 +197,22 @@ class Batches:
         """Close batches, so that nothing of theirs is stored from now on.
 
         Returns when the server has answered for each of them. Raises `ConnectionLost`
-        when it did not in time; closing again is harmless. May be cancelled.
+        when it did not in time, and `StreamUnavailable` as soon as it says that the
+        stream is away; closing again is harmless. May be cancelled.
         """
         if not batches:
             return
-        closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        open_ = set(batches)
-
-        def answered(batch: str) -> Listener:
-            def listener(op: Op, answer: Answer) -> None:
-                if op is not Op.CLOSE or answer.verdict is Verdict.UNAVAILABLE:
-                    return
-                open_.discard(batch)
-                if not open_ and not closed.done():
-                    closed.set_result(None)
-
-            return listener
-
+        closing = _Closing(batches)
         before = {batch: self._listeners.get(batch) for batch in batches}
         try:
             for batch in batches:
-                self.listen(batch, answered(batch))
+                self.listen(batch, partial(closing.answered, batch))
                 self.send(Op.CLOSE, batch, CLOSING_SEQ)
             async with asyncio.timeout(timeout_s):
-                await closed
+                await closing.over
         except TimeoutError as error:
             raise ConnectionLost(
-                f"the log's stream did not answer for {len(open_)} of "
+                f"the log's stream did not answer for {len(closing.open)} of "
                 f"{len(batches)} batches within {timeout_s:g} s"
             ) from error
         finally:

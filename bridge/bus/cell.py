@@ -66,6 +66,7 @@ class Cell:
         self.batches = Batches(connection, self.subjects.batch)
         self.writers: set[LogWriter] = set()
         self.repairs = 0
+        self._repairs_seen = 0
         self.now = now
         self._canary_at = 0.0
 
@@ -99,15 +100,13 @@ class Cell:
         await asyncio.sleep(seconds)
 
     def sweep(self, now: float) -> None:
-        """Called a few times a second; see `LogWriter.sweep`."""
-        repairs = self.repairs
-        for writer in list(self.writers):
-            writer.sweep(now)
+        """Called a few times a second: one log's batch stands for the stream's."""
         if now - self._canary_at > CANARY_EVERY_S and self.writers:
             self._canary_at = now
             # A set's order is as good as any: all writers share the stream.
             next(iter(self.writers)).ping()
-        if self.repairs != repairs:
+        if self.repairs != self._repairs_seen:
+            self._repairs_seen = self.repairs
             for writer in list(self.writers):
                 writer.ping()
 

@@ -18,7 +18,7 @@ from bridge.bus.api import JetStream, StoredMessage
 from bridge.bus.batch import MAX_REPAIRS, Answer, Batches, Op, Verdict, batch_id
 from bridge.bus.connection import Connection
 from bridge.bus.streams import StreamNames
-from bridge.errors import BridgeError, ConnectionLost, StreamUnavailable
+from bridge.errors import BridgeError, BusError, ConnectionLost, StreamUnavailable
 from bridge.events import decode_event
 from bridge.subjects import Subjects
 
@@ -41,6 +41,10 @@ ANSWER_TIMEOUT_S = 1.5
 #: Between two tries of a repair while the stream has no leader, in seconds.
 RETRY_FIRST_S = 0.02
 RETRY_LAST_S = 0.5
+
+#: Without a leader nobody may answer at all: a repair waits no longer than this, in
+#: seconds, to learn whether the stream is gone.
+PROBE_S = 0.3
 
 
 class Fenced(BridgeError):
@@ -133,6 +137,7 @@ class LogWriter:
         self._sent = 0  # batch sequence of the last message of this batch
         self._proven = 0  # …up to which this batch is known to be stored
         self._forgotten = 0  # events of this attempt that are proven
+        self._begun = False  # whether the log was ours once
         self._unproven: deque[tuple[str, bytes]] = deque()
         self.unproven_bytes = 0
         self._pinged = 0
@@ -217,6 +222,9 @@ class LogWriter:
         if self._sent == 1:
             # Whatever starts the batch carries the condition, a lone commit too.
             headers = {"Nats-Expected-Last-Subject-Sequence": str(self._last_seq)}
+            if subject != self._subject:
+                # A repair may begin with speech; the condition is on the tokens.
+                headers["Nats-Expected-Last-Subject-Sequence-Subject"] = self._subject
             if op is Op.APPEND:
                 op = Op.START
             if self._state is WriterState.IDLE:
@@ -307,6 +315,7 @@ class LogWriter:
         return self._repairs == 0 and self._forgotten == 0
 
     def _alive(self, seq: int) -> None:
+        self._begun = True
         self._forget(seq - self._proven)
         self._proven = max(self._proven, seq)
         if not self._terminal:  # else it is the commit's answer that is waited for
@@ -390,19 +399,36 @@ class LogWriter:
                 if await self._repair_once():
                     return
             except StreamUnavailable as error:
-                if error.gone:
+                if error.gone or await self._stream_is_gone():
                     raise LogGone(str(error)) from error
             except ConnectionLost:
                 pass  # NATS is on its way back; the lease bounds how long we wait
             await self._cell.pause(delay)
             delay = min(delay * 2, RETRY_LAST_S)
 
+    async def _stream_is_gone(self) -> bool:
+        """Tell a stream that is gone from one that has no leader for a moment."""
+        try:
+            async with asyncio.timeout(PROBE_S):
+                await self._cell.jetstream.last_message(
+                    self._cell.names.tokens, self._subject
+                )
+        except StreamUnavailable as error:
+            return error.gone
+        except (BusError, TimeoutError):
+            pass
+        return False
+
     async def _repair_once(self) -> bool:
         """One try: close, count, send the rest again. Whether all is well now."""
         await self._batches.close([self._batch])
         stored, last_seq, ended = await self._read_tip()
         # Behind this point nothing awaits until everything is sent again.
-        self._forget(stored - self._base - self._forgotten)
+        missing = self._base + self._forgotten - stored
+        if missing > 0:
+            # Proven, forgotten and lost: the next attempt goes on from what stands.
+            raise Fenced(f"the server has lost {missing} events that it had stored")
+        self._forget(-missing)
         self._last_seq = last_seq
         if ended or (self._terminal and not self._unproven):
             self._finish()
@@ -431,7 +457,10 @@ class LogWriter:
             if event.attempt > self._attempt:
                 raise Fenced(f"attempt {event.attempt} goes on with the request")
             if event.attempt < self._attempt and event.seq != self._base_tokens:
-                raise StartRefused("an older attempt wrote after the log was read")
+                reason = "an older attempt wrote after the log was read"
+                raise Fenced(reason) if self._begun else StartRefused(reason)
+            if event.attempt == self._attempt and not await self._is_ours():
+                raise StartRefused("the log was begun for another job of that id")
             tokens, last_seq = event.seq, last.seq
             ended = event.terminal and event.attempt == self._attempt
         elif self._base or self._forgotten:
@@ -441,6 +470,18 @@ class LogWriter:
             spoken = await jetstream.last_message(stream, self._speech)
             speech = self._cell.speech_seq(spoken) if spoken is not None else 0
         return tokens + speech, last_seq, ended
+
+    async def _is_ours(self) -> bool:
+        """Whether it is this attempt's first event that stands behind the base.
+
+        A repeat of the job has attempts of its own, with the same numbers.
+        """
+        if not self._begun and self._unproven:
+            first = await self._cell.jetstream.next_message(
+                self._cell.names.tokens, self._subject, self._last_seq + 1
+            )
+            self._begun = first is not None and first.data == self._unproven[0][1]
+        return self._begun
 
     async def _send_again(self) -> bool:
         proof: asyncio.Future[bool] = asyncio.get_running_loop().create_future()

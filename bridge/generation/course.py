@@ -126,7 +126,8 @@ class Generation:
         )
         self._claimed_at = time.time()
         self._begun_at = around.now()
-        self._deadline_at = float("inf")
+        self._deadline_at = float("inf")  # Unix time
+        self._deadline = float("inf")  # the same on the monotonic clock
         self._interruption = Interruption()
         self._held: Interrupt | None = None
         self._record: Record | None = None
@@ -180,6 +181,7 @@ class Generation:
         self._deadline_at = self.delivery.stored_at + min(
             wanted, settings.tokens_max_age_s / 2
         )
+        self._deadline = self._around.now() + self._deadline_at - time.time()
         while not await self._try(job):
             self._drop()
 
@@ -506,18 +508,17 @@ class Generation:
         """Called a few times a second: lease, deadline, silence, backpressure."""
         if self.progress.over:
             return
+        running = self.progress.state is State.RUNNING
+        if self._record is not None:
+            self._record.sweep(now, speaking=running)
         if now > self.lease.until:
             self.interrupt(Interrupt(Kind.LOST, "the lease ran out"))
-        elif self.progress.state is State.RUNNING and time.time() >= self._deadline_at:
+        elif running and now >= self._deadline:
             self.interrupt(Interrupt(Kind.DEADLINE, "deadline"))
         elif self._abandoned(now):
             self.interrupt(Interrupt(Kind.CANCELLED, ABANDONED))
-        else:
-            if self._exchange is not None:
-                self._exchange.sweep(now)
-            voice = self._record.voice if self._record is not None else None
-            if voice is not None and self.progress.state is State.RUNNING:
-                voice.sweep(now)
+        elif self._exchange is not None:
+            self._exchange.sweep(now)
 
     # Small things
 

@@ -187,6 +187,12 @@ class Record:
         self.writer = self._new_writer(0, 0, 0)
         await self.commit(event)
 
+    def sweep(self, now: float, *, speaking: bool) -> None:
+        """Called a few times a second: the batch's life, and pauses in the speech."""
+        self.writer.sweep(now)
+        if speaking and self.voice is not None:
+            self.voice.sweep(now)
+
     def close(self) -> None:
         """Publish nothing more. Safe to call twice."""
         self.writer.close()

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 
 from bridge.bus.api import WRONG_LAST_SEQUENCE, ApiError
-from bridge.bus.cell import Cell
+from bridge.bus.cell import Cell, KeptControl
 from bridge.errors import BusError, ConnectionLost
 from bridge.events import Control
 
@@ -27,7 +27,8 @@ async def supersede(cell: Cell, tenant: str, session: str, before: int) -> bool:
     """Cancel the session's jobs with a sequence below ``before``.
 
     Never lowers what stands there: returns True when a newer job has superseded this
-    one already. Raises `BusError`. May be cancelled.
+    one already. A cancel of the whole session that covers job ``before`` too stays as
+    well, and reaches that job by itself. Raises `BusError`. May be cancelled.
     """
     for _ in range(MAX_TRIES):
         kept = await cell.kept_control(tenant, "session", session)
@@ -36,6 +37,8 @@ async def supersede(cell: Cell, tenant: str, session: str, before: int) -> bool:
             expected = kept.stream_seq
             if kept.control.before is not None and kept.control.before >= before:
                 return kept.control.before > before
+            if await _covers(cell, kept, before):
+                return False
         control = Control("cancel", SUPERSEDED, before)
         try:
             await cell.store_control(tenant, "session", session, control, expected)
@@ -45,6 +48,18 @@ async def supersede(cell: Cell, tenant: str, session: str, before: int) -> bool:
         else:
             return False
     raise ConnectionLost(f"session {session} is cancelled over and over again")
+
+
+async def _covers(cell: Cell, kept: KeptControl, before: int) -> bool:
+    """Whether a cancel without ``before`` ends what ``before`` would, and more.
+
+    Such a one goes by the time at which jobs were stored: jobs above ``before`` that
+    were queued then are to end by it, and would not any more if it was replaced.
+    """
+    if kept.control.action != "cancel" or kept.control.before is not None:
+        return False
+    job = await cell.jetstream.message(cell.names.jobs, before)
+    return job is None or job.stored_at < kept.stored_at
 
 
 async def supersede_until_done(
