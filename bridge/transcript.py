@@ -65,7 +65,7 @@ class Transcript:
         self._max_text = max_text_bytes
         self._size = 0
         self._text = StringIO()
-        self._reasoning = StringIO()
+        self._reasoning: StringIO | None = None
         self._tools: dict[int, ToolCall] = {}
         #: Text deltas of the text that stands: what a continuation has spent.
         self.text_deltas = 0
@@ -92,7 +92,7 @@ class Transcript:
     @property
     def continuable(self) -> bool:
         """Whether what stands is plain text that a backend could go on with."""
-        return not self._tools and not self._reasoning.tell()
+        return not self._tools and self._reasoning is None
 
     def go_on(self, text: str, deltas: int) -> None:
         """Start from the text that an earlier attempt has left."""
@@ -134,6 +134,8 @@ class Transcript:
     def _reason(self, text: str) -> None:
         for piece in self._split(text):
             self._append(self._numbering.reasoning(piece))
+        if self._reasoning is None:
+            self._reasoning = StringIO()
         self._reasoning.write(text)
         self._size += len(text)
 
@@ -185,7 +187,7 @@ class Transcript:
 
     def _restart(self) -> None:
         self._text = StringIO()
-        self._reasoning = StringIO()
+        self._reasoning = None
         self._tools.clear()
         self._size = 0
         self.text_deltas = 0
@@ -211,7 +213,7 @@ class Transcript:
             attempt,
             finish_reason=finish_reason,
             text=self.text,
-            reasoning=self._reasoning.getvalue() or None,
+            reasoning=self._reasoning.getvalue() if self._reasoning else None,
             tool_calls=[self._tools[index] for index in sorted(self._tools)] or None,
             usage=usage,
             timings=timings,

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
-from bridge.bus.connection import Connection
+from bridge.bus.connection import Connection, Question
 from bridge.errors import BusError, SetupError, StreamUnavailable
 
 #: Error codes of nats-server (``server/errors.json``).
@@ -51,8 +51,33 @@ class _Message(msgspec.Struct):
     data: bytes = b""
 
 
+class _Error(msgspec.Struct):
+    code: int = 0
+    err_code: int = 0
+    description: str = "unknown error"
+
+
 class _MessageAnswer(msgspec.Struct):
-    message: _Message
+    message: _Message | None = None
+    error: _Error | None = None
+
+
+_decode_message = msgspec.json.Decoder(_MessageAnswer).decode
+
+
+class MessageQuestion(NamedTuple):
+    """A message that was asked for."""
+
+    question: Question
+
+    async def answer(self) -> StoredMessage | None:
+        """Wait for it, once; ``None`` where there is none. Raises as `JetStream`."""
+        answer = await self.question.answer()
+        return read_message(answer.data, self.question.subject)
+
+    def forget(self) -> None:
+        """Wait no longer."""
+        self.question.forget()
 
 
 class JetStream:
@@ -74,31 +99,53 @@ class JetStream:
         )
         return raise_for_error(answer.data, subject)
 
+    def ask_last_message(self, stream: str, subject: str) -> MessageQuestion:
+        """Ask the leader for the last message of ``subject``, to wait for it later."""
+        return self._ask_message(stream, {"last_by_subj": subject})
+
     async def last_message(self, stream: str, subject: str) -> StoredMessage | None:
         """The last message of ``subject``, asked of the stream's leader."""
-        return await self._message(stream, {"last_by_subj": subject})
+        return await self.ask_last_message(stream, subject).answer()
 
     async def message(self, stream: str, seq: int) -> StoredMessage | None:
         """The message with stream sequence ``seq``, asked of the leader."""
-        return await self._message(stream, {"seq": seq})
+        return await self._ask_message(stream, {"seq": seq}).answer()
 
     async def next_message(
         self, stream: str, subject: str, seq: int
     ) -> StoredMessage | None:
         """The first message of ``subject`` from ``seq`` on, asked of the leader."""
-        return await self._message(stream, {"seq": seq, "next_by_subj": subject})
+        body = {"seq": seq, "next_by_subj": subject}
+        return await self._ask_message(stream, body).answer()
 
-    async def _message(self, stream: str, body: dict[str, Any]) -> StoredMessage | None:
-        try:
-            answer = await self.call(f"STREAM.MSG.GET.{stream}", body)
-        except ApiError as error:
-            if error.err_code == NO_MESSAGE_FOUND:
-                return None
-            raise
-        message = msgspec.convert(answer, _MessageAnswer).message
-        return StoredMessage(
-            message.seq, message.subject, message.data, message.time.timestamp()
+    def _ask_message(self, stream: str, body: dict[str, Any]) -> MessageQuestion:
+        return MessageQuestion(
+            self.connection.ask(
+                f"$JS.API.STREAM.MSG.GET.{stream}",
+                msgspec.json.encode(body),
+                timeout_s=self._timeout_s,
+            )
         )
+
+
+def read_message(data: bytes, subject: str) -> StoredMessage | None:
+    """Read the answer to a message that was asked for."""
+    if not data:
+        raise StreamUnavailable(f"JetStream gave an empty answer to {subject}")
+    try:
+        answer = _decode_message(data)
+    except msgspec.DecodeError as error:
+        raise BusError(f"JetStream's answer to {subject} cannot be read") from error
+    if answer.error is not None:
+        if answer.error.err_code == NO_MESSAGE_FOUND:
+            return None
+        raise api_error(msgspec.to_builtins(answer.error), subject)
+    message = answer.message
+    if message is None:
+        raise BusError(f"JetStream's answer to {subject} has no message")
+    return StoredMessage(
+        message.seq, message.subject, message.data, message.time.timestamp()
+    )
 
 
 def raise_for_error(data: bytes, subject: str) -> Any:

@@ -11,7 +11,7 @@ import msgspec
 from nats.aio.msg import Msg
 
 from bridge.bus import streams
-from bridge.bus.api import JetStream, StoredMessage, raise_for_error
+from bridge.bus.api import JetStream, MessageQuestion, StoredMessage, raise_for_error
 from bridge.bus.batch import Batches
 from bridge.bus.connection import Connection
 from bridge.bus.log import read_subject
@@ -35,6 +35,24 @@ class KeptControl(NamedTuple):
     control: Control
     stored_at: float
     stream_seq: int
+
+
+class ControlQuestion(NamedTuple):
+    """A kept control message that was asked for."""
+
+    question: MessageQuestion
+
+    async def answer(self) -> KeptControl | None:
+        """Wait for it, once. Raises `BusError`."""
+        stored = await self.question.answer()
+        control = decode_control(stored.data) if stored is not None else None
+        if stored is None or control is None:
+            return None
+        return KeptControl(control, stored.stored_at, stored.seq)
+
+    def forget(self) -> None:
+        """Wait no longer."""
+        self.question.forget()
 
 
 ControlHandler = Callable[[ControlAddress, Control], None]
@@ -119,8 +137,12 @@ class Cell:
 
     async def last_stored(self, tenant: str, id: str) -> StoredMessage | None:
         """The last message of a request's log, asked of the leader."""
+        return await self.ask_last_stored(tenant, id).answer()
+
+    def ask_last_stored(self, tenant: str, id: str) -> MessageQuestion:
+        """Ask for the last message of a request's log, to wait for it later."""
         subject = self.subjects.tokens(tenant, id)
-        return await self.jetstream.last_message(self.names.tokens, subject)
+        return self.jetstream.ask_last_message(self.names.tokens, subject)
 
     async def last_spoken(self, tenant: str, id: str) -> StoredMessage | None:
         """The last speech event of a request, asked of the leader."""
@@ -190,12 +212,14 @@ class Cell:
         self, tenant: str, kind: str, name: str
     ) -> KeptControl | None:
         """The control message that is kept for a request or session, if any."""
+        return await self.ask_kept_control(tenant, kind, name).answer()
+
+    def ask_kept_control(self, tenant: str, kind: str, name: str) -> ControlQuestion:
+        """Ask for the control message that is kept, to wait for it later."""
         subject = self.subjects.control(tenant, kind, name)
-        stored = await self.jetstream.last_message(self.names.control, subject)
-        control = decode_control(stored.data) if stored is not None else None
-        if stored is None or control is None:
-            return None
-        return KeptControl(control, stored.stored_at, stored.seq)
+        return ControlQuestion(
+            self.jetstream.ask_last_message(self.names.control, subject)
+        )
 
     async def store_control(
         self, tenant: str, kind: str, name: str, control: Control, expected: int

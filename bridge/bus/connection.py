@@ -11,6 +11,7 @@ import logging
 import ssl
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -116,7 +117,7 @@ class Connection:
         self._client: Client = _Client()
         self._outbox = Outbox(self._client)
         self._subscriptions: list[Subscription] = []
-        self._waiting: dict[str, _Waiting] = {}
+        self._waiting: dict[str, Question] = {}
         self._expiry: asyncio.TimerHandle | None = None
         self._next = 0
         self._inbox = ""
@@ -262,7 +263,7 @@ class Connection:
         if settings.nats_token:
             options["token"] = settings.nats_token.reveal()
         if settings.nats_credentials_file:
-            options["user_credentials"] = settings.nats_credentials_file
+            options["user_credentials"] = _credentials(settings.nats_credentials_file)
         context = tls_context(settings)
         if context is not None:
             options["tls"] = context
@@ -302,17 +303,31 @@ class Connection:
         Raises `ConnectionLost` when disconnected or when no answer came in time, and
         `StreamUnavailable` when nobody listens there. May be cancelled.
         """
+        question = self.ask(subject, payload, timeout_s=timeout_s, headers=headers)
+        return await question.answer()
+
+    def ask(
+        self,
+        subject: str,
+        payload: bytes,
+        *,
+        timeout_s: float = 2.0,
+        headers: dict[str, str] | None = None,
+    ) -> Question:
+        """Publish a request now, to wait for its answer later.
+
+        Several that are asked in one turn of the loop share a write. Raises
+        `ConnectionLost` when disconnected.
+        """
         if not self.connected:
             raise ConnectionLost(f"not connected to NATS at {self.servers}")
-        token, waiting = self._expect(subject, timeout_s)
+        question = self._expect(subject, timeout_s)
         try:
-            self.publish(subject, payload, f"{self._inbox}.{token}", headers)
-            message = await waiting.future
-        finally:
-            del self._waiting[token]
-        if not message.data and (message.headers or {}).get("Status") == "503":
-            raise StreamUnavailable(f"nobody answers on {subject}")
-        return message
+            self.publish(subject, payload, f"{self._inbox}.{question.token}", headers)
+        except BusError:
+            question.forget()
+            raise
+        return question
 
     async def subscribe(self, subject: str, handler: Handler) -> Subscription:
         """Call ``handler`` for each message, one after the other; it must not raise."""
@@ -351,31 +366,33 @@ class Connection:
         nats-py's own flush overtakes pending publishes; a request does not. Raises
         `ConnectionLost`.
         """
-        token, waiting = self._expect("flush", timeout_s)
+        question = self._expect("flush", timeout_s)
         try:
-            self.publish(f"{self._inbox}.{token}", b"")
-            await waiting.future
-        finally:
-            del self._waiting[token]
+            self.publish(f"{self._inbox}.{question.token}", b"")
+        except BusError:
+            question.forget()
+            raise
+        await question.answer()
 
-    def _expect(self, subject: str, timeout_s: float) -> tuple[str, _Waiting]:
+    def _expect(self, subject: str, timeout_s: float) -> Question:
         """An answer to come; one timer for all of them, for a timer each is dear."""
         loop = asyncio.get_running_loop()
         self._next += 1
         token = f"{self._next:x}"
-        waiting = _Waiting(
-            loop.create_future(), loop.time() + timeout_s, subject, timeout_s
+        until = loop.time() + timeout_s
+        question = Question(
+            self._waiting, token, loop.create_future(), until, subject, timeout_s
         )
-        self._waiting[token] = waiting
+        self._waiting[token] = question
         if self._expiry is None:
             self._expiry = loop.call_later(EXPIRE_EVERY_S, self._expire)
-        return token, waiting
+        return question
 
     def _expire(self) -> None:
         loop = asyncio.get_running_loop()
         self._expiry = None
         now = loop.time()
-        for waiting in self._waiting.values():
+        for waiting in list(self._waiting.values()):
             if now >= waiting.until:
                 waiting.give_up()
         if self._waiting:
@@ -387,7 +404,7 @@ class Connection:
         self._outbox.flush()
         if self._expiry is not None:
             self._expiry.cancel()
-        for waiting in self._waiting.values():
+        for waiting in list(self._waiting.values()):
             waiting.give_up()
         with contextlib.suppress(Exception):
             await self._client.close()
@@ -450,21 +467,53 @@ def _call(listeners: list[Listener]) -> None:
             log.exception("a listener of the NATS connection failed")
 
 
-class _Waiting(NamedTuple):
-    """An answer that is waited for until ``until``, in seconds of the loop's clock."""
+class Question(NamedTuple):
+    """A request on its way; ``until`` is in seconds of the loop's clock."""
 
+    waiting: dict[str, Question]
+    token: str
     future: asyncio.Future[Msg]
     until: float
     subject: str
     timeout_s: float
 
+    async def answer(self) -> Msg:
+        """Wait for the answer, once. Raises as `Connection.request` does."""
+        try:
+            message = await self.future
+        finally:
+            self.forget()
+        if not message.data and (message.headers or {}).get("Status") == "503":
+            raise StreamUnavailable(f"nobody answers on {self.subject}")
+        return message
+
+    def forget(self) -> None:
+        """Wait no longer; an answer that still comes is dropped."""
+        self.waiting.pop(self.token, None)
+        self.future.cancel()
+
     def give_up(self) -> None:
+        """The time is over."""
         if not self.future.done():
             self.future.set_exception(
                 ConnectionLost(
                     f"no answer on {self.subject} within {self.timeout_s:g} s"
                 )
             )
+
+
+def _credentials(path: str) -> str:
+    """The path of a credentials file that can be read.
+
+    Raises `SetupError`: nats-py would try to connect with it for ever.
+    """
+    try:
+        Path(path).read_bytes()
+    except OSError as error:
+        raise SetupError(
+            f"nats_credentials_file: cannot read {path}: {error.strerror}"
+        ) from error
+    return path
 
 
 def redact(url: str) -> str:

@@ -6,7 +6,6 @@ batch starts only on the log that was read, and a refused start claims again.
 
 from __future__ import annotations
 
-import asyncio
 from enum import Enum
 from typing import NamedTuple
 
@@ -48,12 +47,15 @@ async def claim(cell: Cell, tenant: str, delivery: Delivery, job: Job) -> Claim:
 
     Raises `BusError` when NATS does not answer. May be cancelled at any point.
     """
-    looking = asyncio.ensure_future(kept_cancel(cell, tenant, delivery, job))
+    # All asked in one turn, so that looking for a cancel delays nothing.
+    log_question = cell.ask_last_stored(tenant, job.id)
+    controls = KeptCancels(cell, tenant, delivery, job)
     try:
-        stored = await cell.last_stored(tenant, job.id)
-        cancelled = await looking
+        stored = await log_question.answer()
+        cancelled = await controls.answer()
     finally:
-        looking.cancel()
+        log_question.forget()
+        controls.forget()
     last = decode_event(stored.data) if stored is not None else None
     seen = look(last, delivery.attempt)
     if seen is Look.EMPTY:
@@ -107,19 +109,44 @@ async def read_history(cell: Cell, tenant: str, id: str) -> History:
     raise ConnectionLost("the log cannot be read up to its last event")
 
 
+class KeptCancels:
+    """Asks for the cancels that are kept for a job, at once."""
+
+    def __init__(self, cell: Cell, tenant: str, delivery: Delivery, job: Job) -> None:
+        self._delivery = delivery
+        self._request = cell.ask_kept_control(tenant, "request", job.id)
+        self._session = None
+        if job.session is not None:
+            self._session = cell.ask_kept_control(tenant, "session", job.session)
+
+    async def answer(self) -> str | None:
+        """The reason of a cancel that applies, or ``None``. Raises `BusError`."""
+        request = await self._request.answer()
+        if request is not None and request.control.action == "cancel":
+            return request.control.reason or "cancelled"
+        kept = await self._session.answer() if self._session is not None else None
+        if kept is None:
+            return None
+        if not cancels_session_job(kept.control, self._delivery, kept.stored_at):
+            return None
+        return kept.control.reason or "cancelled"
+
+    def forget(self) -> None:
+        """Wait no longer."""
+        self._request.forget()
+        if self._session is not None:
+            self._session.forget()
+
+
 async def kept_cancel(
     cell: Cell, tenant: str, delivery: Delivery, job: Job
 ) -> str | None:
     """The reason of a cancel that is kept for this job, or ``None``."""
-    request = await cell.kept_control(tenant, "request", job.id)
-    if request is not None and request.control.action == "cancel":
-        return request.control.reason or "cancelled"
-    if job.session is None:
-        return None
-    kept = await cell.kept_control(tenant, "session", job.session)
-    if kept is None or not cancels_session_job(kept.control, delivery, kept.stored_at):
-        return None
-    return kept.control.reason or "cancelled"
+    controls = KeptCancels(cell, tenant, delivery, job)
+    try:
+        return await controls.answer()
+    finally:
+        controls.forget()
 
 
 def cancels_session_job(control: Control, delivery: Delivery, at: float) -> bool:

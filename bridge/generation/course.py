@@ -524,14 +524,11 @@ class Generation:
 
     async def _retried(self, call: Callable[[], Awaitable[T]]) -> T:
         """Call until NATS answers or the lease is over. Raises `Interrupted`."""
-
-        async def once() -> T:
-            return await call()
-
         while True:
             self._check_lease()
+            self._interruption.check()
             try:
-                return await self._interruption.race(once())
+                return await call()
             except StreamUnavailable as error:
                 if error.gone:
                     await self._around.gone()

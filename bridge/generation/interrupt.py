@@ -59,6 +59,11 @@ class Interruption:
         self._fired.set_result(interrupt)
         return True
 
+    def check(self) -> None:
+        """Raises `Interrupted` if an interrupt came."""
+        if self._fired.done():
+            raise Interrupted(self._fired.result())
+
     async def race(
         self, work: Coroutine[Any, Any, T], undo: Callable[[T], None] | None = None
     ) -> T:
@@ -96,8 +101,7 @@ class Interruption:
             finally:
                 future.remove_done_callback(wake)
                 self._fired.remove_done_callback(wake)
-        if self._fired.done():
-            raise Interrupted(self._fired.result())
+        self.check()
 
 
 async def _end(task: asyncio.Task[T], undo: Callable[[T], None] | None) -> None:
