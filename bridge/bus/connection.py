@@ -128,6 +128,8 @@ class Connection:
         self.on_disconnected: list[Listener] = []
         self.on_reconnected: list[Listener] = []
         self.slow_consumers = 0
+        #: How often the connection came back.
+        self.reconnects = 0
 
     def __repr__(self) -> str:
         return f"<Connection {self._name} {self.state} {self.servers}>"
@@ -189,9 +191,12 @@ class Connection:
         try:
             await self._watch(connecting, wait)
         except BaseException:
-            connecting.cancel()
-            with contextlib.suppress(Exception, asyncio.CancelledError):
-                await connecting
+            # Again: before Python 3.12, a `wait_for` inside may swallow a cancel.
+            while not connecting.done():
+                connecting.cancel()
+                await asyncio.wait([connecting], timeout=0.05)
+            if not connecting.cancelled():
+                connecting.exception()
             with contextlib.suppress(Exception):
                 await self._client.close()
             raise
@@ -208,9 +213,12 @@ class Connection:
         while True:
             failure = asyncio.ensure_future(self._failures.get())
             both: set[asyncio.Future[Any]] = {connecting, failure}
-            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+            try:
+                await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                if not failure.done():
+                    failure.cancel()
             if connecting.done():
-                failure.cancel()
                 connecting.result()
                 return
             error = failure.result()
@@ -430,9 +438,13 @@ class Connection:
     async def _disconnected(self) -> None:
         if not self._closing and self._inbox:
             log.warning("disconnected from NATS; reconnecting")
+        for waiting in list(self._waiting.values()):
+            # Its answer would come on this connection: whoever asked may ask again.
+            waiting.give_up("the connection to NATS was lost")
         _call(self.on_disconnected)
 
     async def _reconnected(self) -> None:
+        self.reconnects += 1
         log.info("reconnected to NATS")
         _call(self.on_reconnected)
 
@@ -492,14 +504,13 @@ class Question(NamedTuple):
         self.waiting.pop(self.token, None)
         self.future.cancel()
 
-    def give_up(self) -> None:
-        """The time is over."""
+    def give_up(self, reason: str = "") -> None:
+        """The time is over, or there is a ``reason`` why no answer will come."""
         if not self.future.done():
-            self.future.set_exception(
-                ConnectionLost(
-                    f"no answer on {self.subject} within {self.timeout_s:g} s"
-                )
+            reason = (
+                reason or f"no answer on {self.subject} within {self.timeout_s:g} s"
             )
+            self.future.set_exception(ConnectionLost(reason))
 
 
 def _credentials(path: str) -> str:

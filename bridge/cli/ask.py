@@ -1,0 +1,204 @@
+"""``tokenbridge ask``: submit a prompt, print the answer as it streams."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import click
+
+from bridge.cli import exit_codes
+from bridge.cli.event_loop import run
+from bridge.cli.figures import Figures
+from bridge.cli.logging import secrets_of, set_up
+from bridge.cli.options import TOKEN, client_options, settings_of
+from bridge.cli.printers import make_printer, say_end
+from bridge.cli.reading import Patience, on_signals, read
+from bridge.client import Client, Stream
+from bridge.config import ClientSettings
+from bridge.errors import BridgeError, ClientError
+
+#: The model that is asked for where nobody names one: a backend without a list of
+#: models takes any, and most that serve one model ignore the name.
+DEFAULT_MODEL = "default"
+
+#: So long without any event, and a note says what that may mean, in seconds.
+SAY_QUEUED_AFTER_S = 3.0
+
+EPILOG = """\b
+Examples:
+  tokenbridge ask "Why is the sky blue?"
+  tokenbridge ask --model llama3.2 --system "One sentence." "Why is the sky blue?"
+  tokenbridge ask --json "Why?" | jq -r 'select(.type == "token").text'
+  git diff | tokenbridge ask --system "Review this change." -
+
+Ctrl-C cancels the request. Exit code 0: completed, 1: failed, 2: wrong usage,
+3: cancelled."""
+
+
+@click.command("ask", epilog=EPILOG)
+@click.argument("prompt")
+@click.option("--system", metavar="TEXT", help="A system message before the prompt.")
+@click.option("--model", metavar="NAME", help="The model  [default: default]")
+@click.option("--lane", type=TOKEN, help="The lane that takes it  [default: default]")
+@click.option("--id", type=TOKEN, help="The request's id  [default: a random one]")
+@click.option("--session", type=TOKEN, help="The conversation that it belongs to.")
+@click.option(
+    "--supersede", is_flag=True, help="Cancel what the session has from before."
+)
+@click.option("--max-tokens", type=click.IntRange(1), help="At most so many tokens.")
+@click.option("--temperature", type=click.FloatRange(0), help="For sampling.")
+@click.option(
+    "--deadline-ms",
+    type=click.IntRange(1),
+    help="Fail after so many milliseconds, queued or running.",
+)
+@click.option(
+    "--wait",
+    type=click.FloatRange(0),
+    metavar="SECONDS",
+    help="Give up when no bridge has taken it after so long.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the events, one a line.")
+@client_options
+def command(
+    prompt: str,
+    model: str | None,
+    lane: str | None,
+    tenant: str | None,
+    nats_url: str | None,
+    config: str | None,
+    as_json: bool,
+    wait: float | None,
+    **job: Any,
+) -> int:
+    """Submit PROMPT and print the answer as it streams.
+
+    PROMPT of "-" is read from stdin. The text goes to stdout, everything else,
+    a line of figures at the end included, to stderr.
+    """
+    if job["supersede"] and job["session"] is None:
+        raise click.UsageError("--supersede needs a --session")
+    settings = settings_of(
+        ClientSettings,
+        config,
+        nats_url=nats_url,
+        tenant=tenant,
+        lane=lane,
+        model=model,
+    )
+    set_up(settings.log_level, "auto", secrets_of(settings))
+    text = _read_stdin() if prompt == "-" else prompt
+    given = {name: value for name, value in job.items() if value is not None}
+    return run(ask(settings, text, given, as_json=as_json, wait_s=wait))
+
+
+async def ask(
+    settings: ClientSettings,
+    prompt: str,
+    job: dict[str, Any],
+    *,
+    as_json: bool,
+    wait_s: float | None,
+) -> int:
+    """Submit the job and print its events; the exit code.
+
+    Raises `BridgeError` where nothing could be submitted, where no bridge has taken it
+    within ``wait_s``, and where the connection is lost for good.
+    """
+    figures = Figures()
+    async with make_client(settings) as client:
+        try:
+            stream = client.stream(prompt, model=settings.model or DEFAULT_MODEL, **job)
+        except ValueError as error:
+            raise click.UsageError(str(error)) from error
+        patience = Patience(wait_s)
+        try:
+            with on_signals(patience.interrupt):
+                async with patience.limit, stream:
+                    await _follow(stream, patience, figures, as_json)
+        except TimeoutError as error:
+            if not patience.limit.expired():
+                raise
+            return _left_early(stream, patience, wait_s, error)
+    if not as_json:
+        click.echo(click.style(figures.line(), dim=True), err=True)
+    return say_end(stream.end)
+
+
+def _read_stdin() -> str:
+    try:
+        return sys.stdin.read()
+    except UnicodeDecodeError as error:
+        raise click.UsageError(f"the prompt on stdin is no text: {error}") from error
+
+
+def make_client(settings: ClientSettings) -> Client:
+    """The client that the settings describe."""
+    return Client(
+        settings.nats_url,
+        tenant=settings.tenant,
+        lane=settings.lane,
+        prefixes=settings.prefixes,
+        settings=settings,
+    )
+
+
+async def _follow(
+    stream: Stream, patience: Patience, figures: Figures, as_json: bool
+) -> None:
+    cancelling: list[asyncio.Task[None]] = []
+
+    def cancel() -> None:
+        cancelling.append(asyncio.create_task(_cancel(stream)))
+
+    patience.begun(cancel)
+    with _note_when_queued(stream) as on_event:
+        await read(
+            stream, make_printer(as_json), figures, lambda: _first(patience, on_event)
+        )
+    for task in cancelling:
+        await task
+
+
+def _first(patience: Patience, timer: asyncio.TimerHandle) -> None:
+    patience.started()
+    timer.cancel()
+
+
+@contextmanager
+def _note_when_queued(stream: Stream) -> Iterator[asyncio.TimerHandle]:
+    def note() -> None:
+        text = (
+            f"[{stream.id} is queued; is a bridge running that serves its lane? "
+            "Try: tokenbridge check]"
+        )
+        click.echo(click.style(text, dim=True), err=True)
+
+    timer = asyncio.get_running_loop().call_later(SAY_QUEUED_AFTER_S, note)
+    try:
+        yield timer
+    finally:
+        timer.cancel()
+
+
+async def _cancel(stream: Stream) -> None:
+    try:
+        await stream.cancel("interrupted")
+    except BridgeError as error:
+        click.echo(f"the cancel could not be stored: {error}", err=True)
+
+
+def _left_early(
+    stream: Stream, patience: Patience, wait_s: float | None, error: TimeoutError
+) -> int:
+    if not patience.interrupted:
+        raise ClientError(
+            f"no bridge took {stream.id} within {wait_s:g} s, so it was cancelled; is "
+            "one running that serves its lane? (tokenbridge serve, tokenbridge check)"
+        ) from error
+    click.echo(f"cancelled: left {stream.id} before its end was confirmed", err=True)
+    return exit_codes.CANCELLED

@@ -1,0 +1,8 @@
+"""What the commands tell the shell; ``docs/cli.md`` lists them."""
+
+COMPLETED = 0
+FAILED = 1
+WRONG_USAGE = 2
+CANCELLED = 3
+#: As shells report a program that SIGINT ended: 128 + 2.
+INTERRUPTED = 130

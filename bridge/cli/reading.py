@@ -1,0 +1,99 @@
+"""Reading one request to its end, with Ctrl-C, for ``ask`` and ``tail``."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import Callable, Iterator
+
+import click
+
+from bridge.cli.figures import Figures
+from bridge.cli.printers import Printer
+from bridge.client import Stream
+
+#: After a cancel, its `cancelled` event is waited for so long, in seconds: the bridge
+#: answers in milliseconds where the request runs, and not at all where it waits in a
+#: queue that nobody serves.
+CANCELLED_WITHIN_S = 5.0
+
+
+@contextlib.contextmanager
+def on_signals(call: Callable[[], None]) -> Iterator[None]:
+    """Let SIGINT and SIGTERM be ``call`` inside the block."""
+    loop = asyncio.get_running_loop()
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    for number in numbers:
+        loop.add_signal_handler(number, call)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            loop.remove_signal_handler(number)
+
+
+class Patience:
+    """How long a request is read: to its end, unless somebody interrupts.
+
+    Leaving the ``limit`` as `TimeoutError` means that `interrupted` or `gave_up` is
+    set.
+    """
+
+    def __init__(self, wait_s: float | None = None) -> None:
+        now = asyncio.get_running_loop().time()
+        self.limit = asyncio.timeout_at(None if wait_s is None else now + wait_s)
+        self.gave_up = wait_s is not None
+        self.interrupted = False
+        self._cancel: Callable[[], object] | None = None
+
+    def begun(self, cancel: Callable[[], object]) -> None:
+        """The request is submitted: the first interrupt shall ``cancel`` it."""
+        self._cancel = cancel
+
+    def started(self) -> None:
+        """The first event is here: no more giving up."""
+        if self.gave_up:
+            self.gave_up = False
+            if not self.interrupted:
+                self.limit.reschedule(None)
+
+    def interrupt(self) -> None:
+        """Cancel the request and wait a moment for its end; again, do not wait."""
+        if self.limit.expired():  # Leaving already.
+            return
+        now = asyncio.get_running_loop().time()
+        again, self.interrupted = self.interrupted, True
+        if again or self._cancel is None:
+            self.limit.reschedule(now)
+            return
+        self.limit.reschedule(now + CANCELLED_WITHIN_S)
+        note = "[cancelling; Ctrl-C again leaves at once]"
+        click.echo(click.style(f"\n{note}", dim=True), err=True)
+        self._cancel()
+
+
+async def read(
+    stream: Stream,
+    printer: Printer,
+    figures: Figures,
+    on_first: Callable[[], None] = lambda: None,
+) -> None:
+    """Print the events as they come.
+
+    Raises what iterating ``stream`` does, and `BrokenPipeError` when whoever reads
+    the output has gone.
+    """
+    first = True
+    try:
+        async for event in stream:
+            if first:
+                on_first()
+                first = False
+            if stream.truncated_to is not None:
+                printer.truncate(stream.truncated_to)
+            figures.take(event)
+            printer.show(event)
+    finally:
+        with contextlib.suppress(BrokenPipeError):
+            printer.close()

@@ -1,0 +1,50 @@
+"""Which loop runs, and how signals end it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+
+import pytest
+
+from bridge.cli.event_loop import LOOPS, run
+from bridge.errors import ConfigurationError
+
+
+async def module_of_the_loop() -> str:
+    return type(asyncio.get_running_loop()).__module__
+
+
+def test_each_name_is_a_loop() -> None:
+    uvloop = pytest.importorskip("uvloop")
+    assert uvloop
+    assert run(module_of_the_loop(), "uvloop").startswith("uvloop")
+    assert run(module_of_the_loop()).startswith("uvloop")
+    assert run(module_of_the_loop(), "asyncio").startswith("asyncio")
+    assert set(LOOPS) == {"auto", "asyncio", "uvloop"}
+
+
+def test_without_uvloop_asyncio_has_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "uvloop", None)
+    assert run(module_of_the_loop()).startswith("asyncio")
+    with pytest.raises(ConfigurationError, match="uvloop is not installed"):
+        run(module_of_the_loop(), "uvloop")
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_cancels_and_cleans_up(loop: str, number: signal.Signals) -> None:
+    cleaned = []
+
+    async def main() -> None:
+        os.kill(os.getpid(), number)
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            cleaned.append(True)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(main(), loop)
+    assert cleaned == [True]

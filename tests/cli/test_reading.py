@@ -1,0 +1,85 @@
+"""How long a request is read: interrupts, and giving up."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from bridge.cli.reading import CANCELLED_WITHIN_S, Patience, on_signals
+
+
+@asynccontextmanager
+async def forever(patience: Patience) -> AsyncIterator[None]:
+    """A request that never ends: at the end of the block, only patience does."""
+    try:
+        async with patience.limit:
+            yield
+            await asyncio.get_running_loop().create_future()
+    except TimeoutError:
+        assert patience.limit.expired()
+
+
+async def test_without_an_interrupt_there_is_no_limit() -> None:
+    patience = Patience()
+    async with patience.limit:
+        patience.started()
+        assert patience.limit.when() is None
+    assert not patience.limit.expired()
+
+
+async def test_giving_up_ends_with_the_first_event() -> None:
+    patience = Patience(0.01)
+    async with forever(patience):
+        pass
+    assert patience.gave_up
+    assert not patience.interrupted
+    other = Patience(100.0)
+    async with other.limit:
+        assert other.limit.when() is not None
+        other.started()
+        assert other.limit.when() is None
+
+
+async def test_before_the_request_is_submitted_an_interrupt_just_leaves() -> None:
+    patience = Patience()
+    async with forever(patience):
+        patience.interrupt()
+    assert patience.interrupted
+
+
+async def test_the_first_interrupt_cancels_and_the_second_leaves(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    patience = Patience(100.0)
+    cancels: list[None] = []
+    async with forever(patience):
+        patience.begun(lambda: cancels.append(None))
+        patience.interrupt()
+        now = asyncio.get_running_loop().time()
+        when = patience.limit.when()
+        assert when is not None
+        assert now < when <= now + CANCELLED_WITHIN_S
+        # What comes while the cancel is on its way does not lift the limit.
+        patience.started()
+        assert patience.limit.when() == when
+        patience.interrupt()
+    assert cancels == [None]
+    assert "Ctrl-C again leaves at once" in capsys.readouterr().err
+    patience.interrupt()
+    assert cancels == [None]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_signals_call_inside_the_block_only(number: signal.Signals) -> None:
+    received = asyncio.Event()
+    with on_signals(received.set):
+        os.kill(os.getpid(), number)
+        async with asyncio.timeout(30):
+            await received.wait()
+    loop = asyncio.get_running_loop()
+    assert not loop.remove_signal_handler(number)
