@@ -158,7 +158,7 @@ class Position:
     @property
     def nothing_yet(self) -> bool:
         """Whether neither log nor live has shown anything of the request."""
-        return self.attempt == 0
+        return self.attempt == 0 and self.known == 0
 
     def live(self, event: AnyEvent) -> Ruling:
         """Rule on an event from the subject; nothing changes unless it is DELIVER."""
@@ -243,11 +243,11 @@ class Position:
         return self.known < self.seq == self._runs[-1].first
 
     def _before(self, event: AnyEvent) -> Ruling:
-        """An event that the reader did not ask for: it tells the attempt."""
-        if event.attempt != self.attempt or _opens(event):
-            self._runs.append(_Run(event))
-        self.attempt = event.attempt
+        """An event that the reader did not ask for: the last tells the attempt."""
+        self._enter(event)
         self.known = event.seq
+        if event.seq == self._after:
+            self.attempt = event.attempt
         # There is nothing behind it that could be waited for.
         return DELIVER if event.terminal else DROP
 
@@ -265,7 +265,11 @@ class Position:
         self.attempt = self._runs[-1].opening.attempt if self._runs else 0
 
     def _move(self, event: AnyEvent) -> None:
-        if event.attempt != self.attempt or _opens(event):
-            self._runs.append(_Run(event))
+        self._enter(event)
         self.attempt = event.attempt
         self.seq = event.seq
+
+    def _enter(self, event: AnyEvent) -> None:
+        runs = self._runs
+        if not runs or _opens(event) or runs[-1].opening.attempt != event.attempt:
+            runs.append(_Run(event))

@@ -22,14 +22,11 @@ from bridge.bus.leases import RENEW_AFTER, REPEAT_AFTER, Lease, Leases
 from bridge.bus.streams import Lane
 from bridge.config import Settings
 from bridge.errors import BridgeError, BusError
-from bridge.events import Control
-from bridge.generation.claim import kept_cancel
+from bridge.generation.controls import Controls
 from bridge.generation.course import Generation, Surroundings
-from bridge.generation.interrupt import Interrupt, Kind
 from bridge.job import Settlement
 from bridge.metrics import Meters
 from bridge.slots import LaneLoad, asks
-from bridge.subjects import ControlAddress
 
 log = logging.getLogger(__name__)
 
@@ -55,11 +52,6 @@ FLUSH_S = 2.0
 HAND_OVER_S = 4.0
 
 
-#: A job that was stored so long ago is older than a cancel that comes in now, however
-#: far the clocks of the server and this machine are apart, in seconds.
-CLOCKS_DIFFER_S = 5.0
-
-
 class _Source(NamedTuple):
     """One lane of one cell, with its pulls."""
 
@@ -72,7 +64,7 @@ class _Source(NamedTuple):
 class _Running:
     """A generation, its task, and when its lease was last asked to be renewed."""
 
-    __slots__ = ("generation", "leases", "renewed_at", "source", "task")
+    __slots__ = ("epoch", "generation", "leases", "renewed_at", "source", "task")
 
     def __init__(
         self, generation: Generation, source: _Source, leases: Leases, now: float
@@ -81,6 +73,8 @@ class _Running:
         self.source = source
         self.leases = leases
         self.renewed_at = now
+        #: Which connection brought the job: behind another one, much may be new.
+        self.epoch = source.cell.connection.reconnects
         self.task: asyncio.Task[None] | None = None
 
 
@@ -104,16 +98,14 @@ class Worker:
         self._sources: list[_Source] = []
         self._leases: dict[Cell, Leases] = {}
         self._running: set[_Running] = set()
-        #: By id: more than one where a repeat is looked at beside its original.
         self._rota: deque[_Running] = deque()
-        self._by_id: dict[tuple[Cell, str, str], list[_Running]] = {}
+        self._controls = Controls()
         self._taking = False
         self._crowded_until = 0.0
         self._remade_at: dict[Cell, float] = {}
         self._remaking = asyncio.Lock()
         self._restoring: asyncio.Task[None] | None = None
         self._sweeping: asyncio.Task[None] | None = None
-        self._looking: set[asyncio.Task[None]] = set()
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -137,7 +129,7 @@ class Worker:
             await cell.open()
             leases = self._leases[cell] = Leases(cell.connection, self._now)
             await leases.open()
-            await cell.listen_control(partial(self._controlled, cell))
+            await cell.listen_control(partial(self._controls.receive, cell))
             for name, lane_settings in self._settings.lanes.items():
                 lane = Lane(name, self._settings.ack_wait_of(name))
                 load = LaneLoad(reserved=lane_settings.reserved_slots)
@@ -207,33 +199,44 @@ class Worker:
         self._running.add(running)
         self._rota.append(running)
         self._idle.clear()
-        if generation.id is not None and generation.tenant is not None:
-            key = (cell, generation.tenant, generation.id)
-            self._by_id.setdefault(key, []).append(running)
+        self._controls.enter(cell, generation)
         running.task = asyncio.get_running_loop().create_task(self._serve(running))
 
     async def _serve(self, running: _Running) -> None:
         generation = running.generation
         try:
             await generation.run()
+            how = await self._settlement(running)
         finally:
             self._finished(running)
-        settle(
-            running.source.cell.connection, generation.delivery, generation.settlement
-        )
-        if generation.settlement is not Settlement.NOTHING:
-            log.debug("%r: %s", generation, generation.settlement.name)
+        settle(running.source.cell.connection, generation.delivery, how)
+        if how is not Settlement.NOTHING:
+            log.debug("%r: %s", generation, how.name)
         self._ask()
 
+    async def _settlement(self, running: _Running) -> Settlement:
+        """How to settle, or not at all where the job may not be what it was."""
+        cell, generation = running.source.cell, running.generation
+        how = generation.settlement
+        if how is Settlement.NAK and self._now() > generation.lease.until:
+            return Settlement.NOTHING  # from under whoever has it by now
+        if how is Settlement.NOTHING or cell.connection.reconnects == running.epoch:
+            return how
+        try:
+            return (
+                how
+                if await cell.job_stands(generation.delivery)
+                else Settlement.NOTHING
+            )
+        except BusError as error:
+            # It is delivered again, and its log says that it has ended.
+            log.debug("%r is not settled: %s", generation, error)
+            return Settlement.NOTHING
+
     def _finished(self, running: _Running) -> None:
-        generation = running.generation
         self._running.discard(running)
         running.source.load.running -= 1
-        if generation.id is not None and generation.tenant is not None:
-            key = (running.source.cell, generation.tenant, generation.id)
-            self._by_id[key].remove(running)
-            if not self._by_id[key]:
-                del self._by_id[key]
+        self._controls.leave(running.source.cell, running.generation)
         if not self._running:
             self._idle.set()
 
@@ -269,75 +272,12 @@ class Worker:
             log.warning("jobs of prefix %s: %s", cell.subjects.prefix, error)
         await asyncio.sleep(REMAKE_S)
 
-    # Control messages
-
-    def _controlled(
-        self, cell: Cell, address: ControlAddress, control: Control
-    ) -> None:
-        """A control message came: cancels take effect before this returns."""
-        if address.kind == "session":
-            for running in list(self._running):
-                if self._is_of_session(running, cell, address):
-                    self._session_controlled(running, control)
-            return
-        for found in self._by_id.get((cell, address.tenant, address.name), ()):
-            if address.kind == "lease":
-                found.generation.heard()
-            elif control.action == "cancel":
-                _cancel(found.generation, control.reason)
-
-    @staticmethod
-    def _is_of_session(running: _Running, cell: Cell, address: ControlAddress) -> bool:
-        generation = running.generation
-        return (
-            running.source.cell is cell
-            and generation.tenant == address.tenant
-            and generation.job is not None
-            and generation.job.session == address.name
-        )
-
-    def _session_controlled(self, running: _Running, control: Control) -> None:
-        generation = running.generation
-        delivery = generation.delivery
-        if control.action != "cancel":
-            return
-        if control.before is not None:
-            if delivery.stream_seq < control.before:
-                _cancel(generation, control.reason)
-        elif time.time() - delivery.stored_at > CLOCKS_DIFFER_S:
-            _cancel(generation, control.reason)
-        else:
-            # Was the cancel or the job first? The server knows.
-            self._look_for_cancel(running)
-
-    def _look_for_cancel(self, running: _Running) -> None:
-        task = asyncio.get_running_loop().create_task(self._apply_kept(running))
-        self._looking.add(task)
-        task.add_done_callback(self._looking.discard)
-
-    async def _apply_kept(self, running: _Running) -> None:
-        """Apply the control messages that are kept for a running job."""
-        generation = running.generation
-        job, cell = generation.job, running.source.cell
-        while job is not None and not generation.progress.over:
-            try:
-                reason = await kept_cancel(
-                    cell, generation.tenant, generation.delivery, job
-                )
-            except BusError as error:
-                log.debug("%r: cancels cannot be read yet: %s", generation, error)
-                await cell.pause(SWEEP_S)
-                continue
-            if reason is not None:
-                _cancel(generation, reason)
-            return
-
     def _reconnected(self) -> None:
         """Cancels may have been missed, and pulls are gone with their server."""
         for source in self._sources:
             source.pull.reset()
-        for running in list(self._running):
-            self._look_for_cancel(running)
+        for running in self._running:
+            self._controls.look(running.source.cell, running.generation)
         self._ask()
 
     # Sweeping
@@ -357,8 +297,11 @@ class Worker:
             if running not in self._running:
                 continue
             self._renew(running, now)
+            if not running.source.cell.connection.connected:
+                running.generation.heard()  # nobody could be, so nobody is missing
             running.generation.sweep(now)
             self._rota.append(running)
+        self._controls.sweep()
         for cell in self._cells:
             cell.sweep(now)
         for leases in self._leases.values():
@@ -425,7 +368,7 @@ class Worker:
         self._taking = False
         await self._stop_sweeping()
         tasks = [r.task for r in self._running if r.task is not None]
-        tasks.extend(self._looking)
+        await self._controls.stop()
         for task in tasks:
             task.cancel()
         if tasks:
@@ -440,7 +383,3 @@ class Worker:
             self._restoring.cancel()
             await asyncio.wait([self._restoring])
             self._restoring = None
-
-
-def _cancel(generation: Generation, reason: str) -> None:
-    generation.interrupt(Interrupt(Kind.CANCELLED, reason or "cancelled"))

@@ -8,8 +8,8 @@ from typing import Protocol
 
 import httpx
 
-#: What may wait unread before the socket is paused; one read of the loop (256 KiB at
-#: most) can come on top. A token is about 250 bytes: 64 KiB is seconds of a fast model.
+#: What may wait unread before the socket is paused; one read more (64 KiB at most) can
+#: come on top. A token is about 250 bytes: 64 KiB is seconds of a fast model.
 READ_HIGH_WATER = 64 * 1024
 
 

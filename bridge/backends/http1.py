@@ -29,12 +29,15 @@ _VERSIONS = ("1.1", "1.0")
 def encode_head(request: httpx.Request) -> bytes:
     """The request line and the header fields, with the empty line after them.
 
-    Raises `httpx.LocalProtocolError` for what would break out of its line.
+    Raises `httpx.LocalProtocolError` for what would break out of its line, and for
+    want of a Host.
     """
     method = request.method.encode("ascii", "replace")
     target = request.url.raw_path
     if not _TOKEN.fullmatch(method) or _UNSENDABLE.search(target) or b" " in target:
         raise httpx.LocalProtocolError(f"cannot send the request line of {request!r}")
+    if "host" not in request.headers:  # RFC 9112, section 3.2
+        raise httpx.LocalProtocolError("cannot send a request without a Host field")
     lines = [b"%b %b HTTP/1.1" % (method, target)]
     for name, value in request.headers.raw:
         if not _TOKEN.fullmatch(name) or _UNSENDABLE.search(value):
@@ -129,10 +132,11 @@ class ResponseParser:
         """Whether not a byte has come yet."""
         return self.head is None and not self._silent_bytes
 
-    def receive_data(self, data: bytes) -> bytes:
+    def receive_data(self, data: bytes | memoryview) -> bytes:
         """Take one read of the socket; return the body's bytes that were in it.
 
-        Never raises: look at ``head``, ``done`` and ``error`` afterwards.
+        Nothing of ``data`` is held on to. Never raises: look at ``head``, ``done``
+        and ``error`` afterwards.
         """
         try:
             self._parser.feed_data(data)

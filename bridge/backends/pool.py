@@ -8,6 +8,9 @@ import httpx
 
 from bridge.backends.connection import Connection, Origin
 
+#: One read of a socket at most; whoever reads from many gets round to all of them.
+READ_BYTES = 64 * 1024
+
 
 class ConnectionPool:
     """Keeps idle connections by origin, last in, first out, and closes them in time.
@@ -17,6 +20,7 @@ class ConnectionPool:
     """
 
     def __init__(self, keepalive_expiry_s: float) -> None:
+        self.read_buffer = memoryview(bytearray(READ_BYTES))
         self._expiry_s = keepalive_expiry_s
         self._open: set[Connection] = set()
         #: By origin, and in the order of becoming idle: connection -> when.

@@ -52,6 +52,7 @@ class Upstream:
         self._pull: asyncio.Task[None] | None = None
         self._flowing: asyncio.Event | None = None
         self._linger: asyncio.TimerHandle | None = None
+        self._aborted = False
         self.paused = False
 
     def __repr__(self) -> str:
@@ -83,7 +84,8 @@ class Upstream:
                 self.body_received(data)
                 if flowing is not None and not flowing.is_set():
                     await flowing.wait()
-        except (httpx.HTTPError, httpx.StreamError, GenerationError) as caught:
+        except Exception as caught:
+            # Whatever it is, the sink has to hear of it, as from a `BodyStream`.
             error = caught
         finally:
             await self._response.aclose()
@@ -158,8 +160,15 @@ class Upstream:
     def abort(self) -> None:
         """Close the connection at once; the sink hears nothing more."""
         self._sink = None
+        if self._aborted:
+            return  # a second cancellation would interrupt the closing
+        self._aborted = True
+        if self._body is None:
+            self._body = BodyStream.of(self._response)
         if self._body is not None:
             self._body.abort()
-        elif self._pull is not None and not self._pull.cancelling():
-            # A second cancellation would interrupt the closing of the connection.
+        elif self._pull is not None:
             self._pull.cancel()
+        else:
+            closing = self._response.aclose()
+            self._pull = asyncio.get_running_loop().create_task(closing)

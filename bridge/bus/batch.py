@@ -23,7 +23,7 @@ from nats.aio.msg import Msg
 
 from bridge.bus.api import BATCH_UNKNOWN, TOO_MANY_BATCHES, WRONG_LAST_SEQUENCE
 from bridge.bus.connection import Connection
-from bridge.errors import ConnectionLost, StreamUnavailable
+from bridge.errors import BusError, ConnectionLost, StreamUnavailable
 
 #: The server may acknowledge every so many messages; those answers go to a subject
 #: that nobody subscribes to, but a ping's answer names the last of them, so this is how
@@ -144,11 +144,15 @@ class _Closing:
             return
         if answer.verdict is Verdict.UNAVAILABLE:
             # Nothing else will be heard of it: whoever waits may try again at once.
-            self.over.set_exception(StreamUnavailable(f"the log: {answer.detail}"))
+            self.fail(StreamUnavailable(f"the log: {answer.detail}"))
             return
         self.open.discard(batch)
         if not self.open:
             self.over.set_result(None)
+
+    def fail(self, error: BusError) -> None:
+        if not self.over.done():
+            self.over.set_exception(error)
 
 
 class Batches:
@@ -161,6 +165,7 @@ class Batches:
         self._subject = subject
         self._inbox = ""
         self._listeners: dict[str, Listener] = {}
+        self._closings: set[_Closing] = set()
 
     async def open(self) -> None:
         """Subscribe to the answers; of appends only a broken batch has any."""
@@ -184,6 +189,11 @@ class Batches:
         """Call nobody for ``batch`` any more."""
         self._listeners.pop(batch, None)
 
+    def disconnected(self) -> None:
+        """Let nobody wait for answers that the old connection would have brought."""
+        for closing in self._closings:
+            closing.fail(ConnectionLost("the connection to NATS was lost"))
+
     def reply_head(self, batch: str) -> str:
         """The reply subject of a batch's messages up to the batch sequence."""
         return f"{self._inbox}.{batch}.{FLOW}.fail."
@@ -202,7 +212,10 @@ class Batches:
         """
         if not batches:
             return
+        if not self._connection.connected:
+            raise ConnectionLost("not connected to NATS: nothing can be closed")
         closing = _Closing(batches)
+        self._closings.add(closing)
         before = {batch: self._listeners.get(batch) for batch in batches}
         try:
             for batch in batches:
@@ -216,6 +229,7 @@ class Batches:
                 f"{len(batches)} batches within {timeout_s:g} s"
             ) from error
         finally:
+            self._closings.discard(closing)
             for batch, listener in before.items():
                 if listener is None:
                     self.forget(batch)

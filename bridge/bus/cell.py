@@ -14,6 +14,7 @@ from bridge.bus import streams
 from bridge.bus.api import JetStream, MessageQuestion, StoredMessage, raise_for_error
 from bridge.bus.batch import Batches
 from bridge.bus.connection import Connection
+from bridge.bus.jobs import Delivery
 from bridge.bus.log import read_subject
 from bridge.bus.streams import Lane, Setup, StreamNames
 from bridge.bus.writer import LogWriter
@@ -54,6 +55,10 @@ class ControlQuestion(NamedTuple):
         """Wait no longer."""
         self.question.forget()
 
+
+#: The server's times reach us with different rounding; two jobs with one sequence are
+#: far apart, for the stream was made again between them.
+SAME_TIME_S = 0.001
 
 ControlHandler = Callable[[ControlAddress, Control], None]
 
@@ -106,6 +111,7 @@ class Cell:
         self.connection.on_reconnected.append(self._reconnected)
 
     def _disconnected(self) -> None:
+        self.batches.disconnected()
         for writer in self.writers:
             writer.detach()
 
@@ -173,6 +179,19 @@ class Cell:
         """Whether the job with this stream sequence is still in the work queue."""
         found = await self.jetstream.message(self.names.jobs, stream_seq)
         return found is not None
+
+    async def job_stands(self, delivery: Delivery) -> bool:
+        """Whether the work queue still has the job that was delivered.
+
+        A stream that was made again counts anew: what settles a job of the old one
+        would remove another job. Raises `BusError`.
+        """
+        found = await self.jetstream.message(self.names.jobs, delivery.stream_seq)
+        return (
+            found is not None
+            and found.subject == delivery.subject
+            and abs(found.stored_at - delivery.stored_at) < SAME_TIME_S
+        )
 
     async def bury(self, tenant: str, data: bytes, headers: dict[str, str]) -> None:
         """Keep a job that could not be served, with the reason in the headers.

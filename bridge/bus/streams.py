@@ -114,7 +114,10 @@ def blueprints(
         "max_msgs": settings.jobs_max_count,
         "max_bytes": settings.jobs_max_bytes or -1,
         "max_age": _nanoseconds(settings.jobs_max_age_s),
-        "duplicate_window": _nanoseconds(DUPLICATE_WINDOW_S),
+        # The server takes no window that is longer than the age.
+        "duplicate_window": _nanoseconds(
+            min(DUPLICATE_WINDOW_S, settings.jobs_max_age_s)
+        ),
     }
     tokens = {
         **common,

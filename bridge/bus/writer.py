@@ -148,6 +148,7 @@ class LogWriter:
         self._waiters: list[asyncio.Future[None]] = []
         self._error: BridgeError | None = None
         self._repairing: asyncio.Task[None] | None = None
+        self._proof: asyncio.Future[bool] | None = None
         self.on_room: Callable[[], None] | None = None
         self.on_failed: Callable[[BridgeError], None] | None = None
         self._use_batch(0)
@@ -362,6 +363,8 @@ class LogWriter:
     def detach(self) -> None:
         """The connection is gone: keep events, publish nothing."""
         self._detached = True
+        if self._proof is not None and not self._proof.done():
+            self._proof.set_exception(ConnectionLost("the connection to NATS was lost"))
 
     def attach(self) -> None:
         """The connection is back: find out what is stored and go on from there."""
@@ -485,6 +488,7 @@ class LogWriter:
 
     async def _send_again(self) -> bool:
         proof: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._proof = proof
 
         def answered(op: Op, answer: Answer) -> None:
             if proof.done() or (op is Op.START and answer.verdict is Verdict.ALIVE):

@@ -59,6 +59,15 @@ def can_continue(request: dict[str, Any]) -> bool:
     )
 
 
+def token_limit(request: dict[str, Any]) -> int | None:
+    """The most tokens that the request asks for, ``None`` where it does not say."""
+    for key in ("max_completion_tokens", "max_tokens"):
+        value = request.get(key)
+        if isinstance(value, int) and not isinstance(value, bool):
+            return value
+    return None
+
+
 def _reduce(
     body: dict[str, Any], keys: tuple[str, ...], spent: int, *, least: int
 ) -> None:

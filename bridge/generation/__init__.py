@@ -8,5 +8,6 @@
 - `interrupt`: what cuts a job off
 - `voice`: segments for text-to-speech
 - `session`: superseding older requests
+- `orphan`: requests that lost job and log with their server
 - `dead`: jobs that could not be served
 """

@@ -80,17 +80,20 @@ async def _claim_begun(
                 return Claim(Found.STANDS, history)
             # Its owner may have ended it between the two looks.
             history = await read_history(cell, tenant, job.id)
-    seen = look(history.last, delivery.attempt)
-    if seen is Look.ENDED:
-        return Claim(Found.STANDS, history)
-    if seen is Look.NEWER:
-        return Claim(Found.NEWER, history)
-    below = max(delivery.attempt, history.attempt + 1)
-    await cell.batches.close(older_batches(job_seqs, below))
-    history = await read_history(cell, tenant, job.id)
-    if look(history.last, delivery.attempt) is Look.ENDED:
-        return Claim(Found.STANDS, history)
-    return Claim(Found.TAKEOVER, history, cancelled)
+    while True:
+        seen = look(history.last, delivery.attempt)
+        if seen is Look.ENDED:
+            return Claim(Found.STANDS, history)
+        if seen is Look.NEWER:
+            return Claim(Found.NEWER, history)
+        below = max(delivery.attempt, history.attempt + 1)
+        await cell.batches.close(older_batches(job_seqs, below))
+        closed, history = history, await read_history(cell, tenant, job.id)
+        # An owner that lives repairs what was closed, with a batch that is open then:
+        # whatever it stored meanwhile, the closing is to be done again. Its repairs
+        # are counted, and so are our rounds.
+        if history.last_stream_seq == closed.last_stream_seq:
+            return Claim(Found.TAKEOVER, history, cancelled)
 
 
 async def read_history(cell: Cell, tenant: str, id: str) -> History:

@@ -47,6 +47,7 @@ from bridge.generation.claim import Claim, Found, claim
 from bridge.generation.dead import DeadLetters
 from bridge.generation.exchange import Around, Exchange
 from bridge.generation.interrupt import Interrupt, Interrupted, Interruption, Kind
+from bridge.generation.orphan import is_orphaned
 from bridge.generation.record import Record, Writing, read_spoken
 from bridge.generation.session import SUPERSEDED, supersede_until_done
 from bridge.generation.takeover import not_restarted, resume_mode, too_late
@@ -122,7 +123,12 @@ class Generation:
         except InvalidJob as error:
             self._invalid = error
         self._letters = DeadLetters(
-            self._cell, self.tenant, delivery, around.meters, self._check_lease
+            self._cell,
+            self.tenant,
+            delivery,
+            around.meters,
+            check_lease=self._check_lease,
+            gone=around.gone,
         )
         self._claimed_at = time.time()
         self._begun_at = around.now()
@@ -134,6 +140,7 @@ class Generation:
         self._exchange: Exchange | None = None
         self._superseding: asyncio.Task[None] | None = None
         self._heard_at = around.now()
+        self._epoch = self._cell.connection.reconnects
 
     def __repr__(self) -> str:
         return (
@@ -156,11 +163,7 @@ class Generation:
     async def run(self) -> None:
         """Serve the job as far as this worker can."""
         try:
-            await self._serve()
-        except Fenced as reason:
-            self._leave(str(reason))
-        except Interrupted as stop:
-            self._cut_off(stop.interrupt)
+            await self._serve_or_leave()
         except asyncio.CancelledError:
             self._leave("the worker stops")
             raise
@@ -170,6 +173,17 @@ class Generation:
         finally:
             self._drop()
             self._count()
+
+    async def _serve_or_leave(self) -> None:
+        try:
+            await self._serve()
+            return
+        except Fenced as fenced:
+            stop = Interrupt(Kind.LOST, str(fenced))
+        except Interrupted as interrupted:
+            stop = interrupted.interrupt
+        if stop.kind is not Kind.LOST or not await self._end_orphan():
+            self._cut_off(stop)
 
     async def _serve(self) -> None:
         job = self.job
@@ -410,6 +424,38 @@ class Generation:
         self.progress.take(Step.PROVEN)
         self._ended(event)
 
+    async def _end_orphan(self) -> bool:
+        """End a request that an outage has cut off from its job and its log.
+
+        Its job is in no stream, so that nothing of it is to be settled.
+        """
+        record, job = self._record, self.job
+        begun = self.progress.state in (State.RUNNING, State.ENDING)
+        if record is None or job is None or not begun:
+            return False
+        if self._cell.connection.connected and not self._outlived:
+            return False
+        record.close()
+        if not await is_orphaned(self._cell, self.tenant, job.id, self.delivery):
+            return False
+        self.progress.take(Step.LOSE_LOG)
+        lost = LogLost("the server came back without the streams of job and log")
+        event = self._failed(record, lost)
+        try:
+            await self._around.gone()
+            await record.commit_anew(event)
+        except BridgeError as reason:
+            log.warning("%r could not be ended: %s", self, reason)
+            return False
+        self._ended(event)
+        self._leave("its job is in no stream any more")
+        return True
+
+    @property
+    def _outlived(self) -> bool:
+        """Whether the connection that had brought the job is gone."""
+        return self._cell.connection.reconnects != self._epoch
+
     def _ended(self, event: Terminal) -> None:
         code = event.error.code if isinstance(event, Failed) else ""
         self._around.meters.ended[(event.type, code)] += 1
@@ -437,19 +483,29 @@ class Generation:
                 lambda: self._cell.last_stored(self.tenant, id)
             )
             if stored is None:
-                await self._tell_refused(id, error)
+                while not await self._tell_refused(id, error):
+                    self._drop()
+                    await self._pause(CROWDED_S)
         await self._letters.keep(error.code, error.message)
         self.progress.take(Step.BURY)
 
-    async def _tell_refused(self, id: str, error: InvalidJob) -> None:
+    async def _tell_refused(self, id: str, error: InvalidJob) -> bool:
+        """Publish a log of that one event; False when there was no room for it."""
         record = await self._open_record(id, History())
         event = self._failed(record, error)
         try:
             await record.commit(event)
-        except (StartRefused, TooManyBatches, LogGone) as reason:
+        except TooManyBatches:
+            self._around.crowded()
+            return False
+        except LogGone:
+            await self._around.gone()
+            return False
+        except StartRefused as reason:
             log.debug("%r: %s", self, reason)
         else:
             self._ended(event)
+        return True
 
     # Interrupting
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -15,7 +16,7 @@ from bridge.bus.outbox import Outbox
 from bridge.bus.writer import LogWriter
 from bridge.config import Settings
 from bridge.dialects import Delta
-from bridge.dialects.openai_request import can_continue, request_body
+from bridge.dialects.openai_request import can_continue, request_body, token_limit
 from bridge.errors import BackendTimeout, BusError, GenerationError, InternalError
 from bridge.events import Job, ResumeMode
 from bridge.generation.interrupt import Interrupt, Interruption, Kind
@@ -75,6 +76,8 @@ class Exchange:
         self._deltas_seen = 0
         self._quiet_since = 0.0
         self._retries = 0
+        #: How often each backend has failed this request: who has least is next.
+        self._failed: Counter[str] = Counter()
         #: What the backends reported, added up over the calls.
         self.usage = usage
         #: The name of the backend that was asked last.
@@ -90,7 +93,7 @@ class Exchange:
 
         Raises a `GenerationError` when that is not to be had, and `Interrupted`.
         """
-        while True:
+        while not self._is_complete():
             backend = self._choose()
             try:
                 await self._ask(backend, interruption)
@@ -98,6 +101,7 @@ class Exchange:
             except GenerationError as error:
                 key = (backend.name, error.code)
                 self._around.meters.failures[key] += 1
+                self._failed[backend.name] += 1
                 step = self._plan(error)
                 log.info("backend %s: %s; %s", backend.name, error, step.next.value)
                 if step.next is Next.FAIL:
@@ -110,16 +114,31 @@ class Exchange:
             elif step.next is Next.RESTART:
                 self._resume("restart")
 
+    def _is_complete(self) -> bool:
+        """Whether only the backend's last word was lost, with all deltas here.
+
+        It could not be asked for the rest: of no token at least one would come.
+        """
+        limit = token_limit(self._job.request)
+        spent = self._transcript.text_deltas
+        if limit is None or not 0 < limit <= spent:
+            return False
+        self.finish_reason = "length"
+        return True
+
     def _resume(self, mode: ResumeMode) -> None:
         self._transcript.resume(mode, "backend_failure")
         self._around.meters.resumed[(mode, "backend_failure")] += 1
 
     def _choose(self) -> Backend:
-        """The next candidate: who can continue what stands comes first."""
+        """The next candidate: who can continue what stands comes first.
+
+        Of those the one that has failed this request least, in the given order.
+        """
         candidates = self._around.backends.candidates(self._model)
         if self._transcript.text_deltas:
             candidates = [c for c in candidates if c.can_continue] or candidates
-        return candidates[0]
+        return min(candidates, key=lambda candidate: self._failed[candidate.name])
 
     async def _ask(self, backend: Backend, interruption: Interruption) -> None:
         """One call of a backend, read to its end. Raises what it failed with."""
@@ -198,7 +217,7 @@ class Exchange:
                 may_restart=self._job.on_restart == "restart",
                 retries=self._retries,
                 budget=around.settings.retry_budget,
-                other_candidates=len(candidates) > 1,
+                other_candidates=any(not self._failed[c.name] for c in candidates),
                 remaining_s=self._deadline_at - time.time(),
             )
         )

@@ -301,6 +301,12 @@ def test_nothing_breaks_out_of_the_request_head(
         encode_head(httpx.Request(method, "http://h/", headers=headers))
 
 
+def test_a_request_names_its_host() -> None:
+    request = httpx.Request("POST", "http://h/", stream=httpx.ByteStream(b""))
+    with pytest.raises(httpx.LocalProtocolError, match="Host"):
+        encode_head(request)
+
+
 async def parts(*pieces: bytes) -> AsyncIterator[bytes]:
     for piece in pieces:
         yield piece

@@ -273,11 +273,3 @@ class TestNginx:
     async def test_no_answer(self, client: httpx.AsyncClient, nginx: str) -> None:
         with pytest.raises(httpx.RemoteProtocolError):
             await client.get(f"{nginx}/gone")
-
-
-def test_every_loop_is_tried(request: pytest.FixtureRequest) -> None:
-    module = request.node.parent
-    assert module is not None
-    names = [item.name for item in request.session.items if item.parent is module]
-    assert any("uvloop" in name for name in names)
-    assert any("asyncio" in name for name in names)

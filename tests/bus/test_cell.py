@@ -1,0 +1,91 @@
+"""One prefix: its last events, dead letters, and control messages."""
+
+from __future__ import annotations
+
+import time
+
+from bridge.bus.cell import Cell
+from bridge.events import Control, Handover, encode
+from bridge.subjects import ControlAddress
+from tests.plain_client import eventually
+
+
+async def test_the_last_event_of_a_log(cell: Cell) -> None:
+    assert await cell.last_event("t", "one") is None
+    assert await cell.last_stored("t", "one") is None
+    event = Handover("one", 7, 2)
+    cell.connection.publish(cell.subjects.tokens("t", "one"), encode(event))
+
+    async def there() -> bool:
+        return await cell.last_event("t", "one") == event
+
+    await eventually(there)
+
+
+async def test_whether_a_job_is_still_queued(cell: Cell) -> None:
+    assert not await cell.job_is_stored(1)
+    await cell.connection.request(cell.subjects.job("t", "default"), b"job")
+    assert await cell.job_is_stored(1)
+    assert not await cell.job_is_stored(2)
+
+
+async def test_a_dead_letter_is_stored_once(cell: Cell) -> None:
+    headers = {"Nats-Msg-Id": "dead/1", "Tokenbridge-Code": "invalid_job"}
+    for _ in range(2):
+        await cell.bury("t", b"\xff original", headers)
+    found = await cell.jetstream.message(cell.names.dead, 1)
+    assert found is not None
+    assert (found.subject, found.data) == (cell.subjects.dead("t"), b"\xff original")
+    assert await cell.jetstream.message(cell.names.dead, 2) is None
+    await cell.bury("no.tenant", b"x", {})
+    last = await cell.jetstream.message(cell.names.dead, 2)
+    assert last is not None
+    assert last.subject == cell.subjects.dead("_")
+
+
+async def test_control_messages_are_heard_and_kept(cell: Cell) -> None:
+    heard: list[tuple[ControlAddress, Control]] = []
+    await cell.listen_control(lambda address, control: heard.append((address, control)))
+    await cell.connection.flush()
+    control = Control("cancel", "barge-in", 7)
+    for kind in ("request", "session"):
+        assert await cell.kept_control("t", kind, "one") is None
+        cell.publish_control("t", kind, "one", control)
+
+    async def kept() -> bool:
+        found = [await cell.kept_control("t", k, "one") for k in ("request", "session")]
+        return all(found)
+
+    await eventually(kept)
+    assert heard == [
+        (ControlAddress("t", "request", "one"), control),
+        (ControlAddress("t", "session", "one"), control),
+    ]
+    found = await cell.kept_control("t", "request", "one")
+    assert found is not None
+    assert found[0] == control
+    assert abs(found[1] - time.time()) < 60
+    assert await cell.kept_control("t", "request", "other") is None
+    assert await cell.kept_control("other", "request", "one") is None
+
+
+async def test_junk_on_control_subjects_is_passed_over(cell: Cell) -> None:
+    heard: list[str] = []
+    await cell.listen_control(lambda address, _: heard.append(address.name))
+    subject = cell.subjects.control("t", "request", "junk")
+    for data in (b"", b"no json", b"[]", b'{"action":"\xff"}', b"[" * 9999, b"{}"):
+        cell.connection.publish(subject, data)
+    cell.connection.publish(f"{cell.subjects.prefix}.control.t.other.x", b"{}")
+    cell.publish_control("t", "request", "fine", Control("cancel"))
+
+    async def came() -> bool:
+        return bool(heard)
+
+    await eventually(came)
+    assert heard == ["fine"]
+    assert await cell.kept_control("t", "request", "junk") is None
+
+
+async def test_a_cell_shows_its_prefix(cell: Cell, prefix: str) -> None:
+    assert repr(cell) == f"<Cell {prefix} logs=0>"
+    assert await cell.missing_streams() == []

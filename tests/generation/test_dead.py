@@ -1,0 +1,67 @@
+"""Dead letters: the reason in headers that any client can read, within a limit."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bridge.bus.connection import headers_size
+from bridge.bus.jobs import Delivery
+from bridge.generation.dead import cut_to_fit, dead_letter_headers
+
+
+def delivery(subject: str = "llm.jobs.t.default", stream_seq: int = 7) -> Delivery:
+    return Delivery(subject, b"job", "reply", "default", stream_seq, 3, 1_700_000_000.5)
+
+
+def test_what_the_headers_say() -> None:
+    assert dead_letter_headers("invalid_job", "no id", delivery()) == {
+        "Nats-Msg-Id": "dead/default/7/1700000000.500000",
+        "Tokenbridge-Code": "invalid_job",
+        "Tokenbridge-Message": "no id",
+        "Tokenbridge-Subject": "llm.jobs.t.default",
+        "Tokenbridge-Job": "7",
+        "Tokenbridge-Attempt": "3",
+        "Tokenbridge-Stored-At": "1700000000.500",
+    }
+
+
+subjects = st.text(
+    st.characters(codec="utf-8", exclude_categories=["C", "Z"]), max_size=2000
+)
+
+
+@settings(deadline=None)
+@given(st.text(max_size=2000), subjects)
+def test_they_are_within_the_limit_and_on_one_line_each(
+    message: str, subject: str
+) -> None:
+    headers = dead_letter_headers("internal", message, delivery(subject))
+    assert headers_size(headers) <= 4096
+    assert headers["Tokenbridge-Message"].isascii()
+    for value in headers.values():
+        assert "\r" not in value
+        assert "\n" not in value
+
+
+@settings(deadline=None)
+@given(subjects, st.integers(1, 2**60), st.integers(1, 2**60))
+def test_two_jobs_have_two_letters(subject: str, one: int, two: int) -> None:
+    ids = {
+        dead_letter_headers("internal", "x", delivery(subject, seq))["Nats-Msg-Id"]
+        for seq in (one, two)
+    }
+    assert len(ids) == len({one, two})
+
+
+@pytest.mark.parametrize("size", [0, 100, 800, 1000, 5000])
+def test_a_job_is_cut_only_where_it_would_not_fit(size: int) -> None:
+    headers = dead_letter_headers("internal", "x", delivery())
+    data = cut_to_fit(b"j" * size, headers, 1000)
+    assert len(data) + headers_size(headers) <= 1000
+    if "Tokenbridge-Cut-From-Bytes" in headers:
+        assert headers["Tokenbridge-Cut-From-Bytes"] == str(size)
+        assert len(data) + headers_size(headers) == 1000
+    else:
+        assert len(data) == size
