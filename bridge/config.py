@@ -465,7 +465,10 @@ def _check_lanes(settings: Settings) -> None:
             raise ConfigurationError(
                 f"lanes: {lane!r} must be 1 to 64 characters of A-Z a-z 0-9 _ -"
             )
-    reserved = sum(lane.reserved_slots for lane in settings.lanes.values())
+    # Each prefix has the lanes, and each lane its slots.
+    reserved = len(settings.prefixes) * sum(
+        lane.reserved_slots for lane in settings.lanes.values()
+    )
     if reserved > settings.slots:
         raise ConfigurationError(
             f"lanes: {reserved} reserved slots are more than slots ({settings.slots})"

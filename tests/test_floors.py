@@ -36,6 +36,7 @@ FLOORS: dict[str, int] = {
     "service": 3,
     "health": 3,
     "metrics": 3,
+    "exposition": 3,
     "client": 4,
     "simulator": 4,
     "embedded": 4,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import signal
 
@@ -56,8 +57,20 @@ async def serve(settings: Settings) -> int:
     """
     service = Service(settings)
     stopped = drain_on_signals(service)
+    spare_the_collector()
     await service.run()
     return exit_codes.FAILED if stopped.is_set() else exit_codes.COMPLETED
+
+
+def spare_the_collector() -> None:
+    """Keep the garbage collector off what never becomes garbage.
+
+    By default a process with thousands of streams is looked through, whole, every few
+    seconds, and all their tokens wait for it. A request leaves few cycles behind.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 50)
 
 
 def drain_on_signals(service: Service) -> asyncio.Event:
