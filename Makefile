@@ -16,7 +16,7 @@ export PIP_ROOT_USER_ACTION := ignore
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint format bench lock clean
+.PHONY: help demo test bench lint format chaos lock clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -38,6 +38,9 @@ lint: $(STAMP) ## ruff check, ruff format --check, mypy --strict
 format: $(STAMP) ## Let ruff fix and format what it can
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
+
+chaos: $(STAMP) ## Break processes under load, judge every log (ARGS="--short --seed 1")
+	@$(BIN)/python -m tests.chaos $(ARGS)
 
 # Addresses stay out of the locks: which registry or mirror serves the files is the
 # installer's own setting, and the hashes hold for all of them.

@@ -421,9 +421,9 @@ async def test_passwords_and_tokens(
     own_server.start()
     async with connected(own_server.url, **right) as connection:
         await connection.flush()
-    for settings in (wrong, {}):
+    for given_ in (wrong, {}):
         refused = Connection(
-            NatsSettings(nats_url=own_server.url, **settings), name="test"
+            NatsSettings(nats_url=own_server.url, **given_), name="test"
         )
         for wait in (True, False):
             async with asyncio.timeout(20):
