@@ -1,0 +1,34 @@
+"""The hash that any other client has to reproduce."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from bridge.client.cells import cell_of
+
+
+@pytest.mark.parametrize(
+    ("tenant", "id", "cells", "cell"),
+    [
+        # CRC-32 (IEEE) of "default/req-1" is 0x8f0b42fe.
+        ("default", "req-1", 1, 0),
+        ("default", "req-1", 4, 0x8F0B42FE % 4),
+        ("default", "req-1", 7, 0x8F0B42FE % 7),
+        ("acme", "123456789", 1000, 593),
+    ],
+)
+def test_known_cells(tenant: str, id: str, cells: int, cell: int) -> None:
+    assert cell_of(tenant, id, cells) == cell
+
+
+def test_cells_are_used_alike() -> None:
+    found = Counter(cell_of("default", f"req-{i}", 4) for i in range(4000))
+    assert set(found) == {0, 1, 2, 3}
+    assert min(found.values()) > 900
+
+
+def test_there_is_at_least_one_cell() -> None:
+    with pytest.raises(ValueError, match="at least one"):
+        cell_of("default", "req-1", 0)

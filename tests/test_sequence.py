@@ -1,0 +1,407 @@
+"""Numbering, and the reader's rules.
+
+The invariant of the property test: whatever of the live events is lost, repeated,
+refused by the log or of a stale attempt, and however far the log lags, what a reader
+has delivered and not been told to truncate is contiguous at every moment, and equals
+the log in the end.
+"""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bridge.events import (
+    AnyEvent,
+    Cancelled,
+    Completed,
+    ErrorInfo,
+    Failed,
+    KnownEvent,
+    Resumed,
+    Started,
+    Timings,
+    Token,
+    UnknownEvent,
+    decode_event,
+)
+from bridge.sequence import Numbering, Position, Ruling, Verdict, split_text
+
+DELIVER = Ruling(Verdict.DELIVER)
+DROP = Ruling(Verdict.DROP)
+HOLE = Ruling(Verdict.HOLE)
+CONFIRM = Ruling(Verdict.CONFIRM)
+EXPIRED = Ruling(Verdict.EXPIRED)
+
+
+def started(attempt: int = 1, seq: int = 1, job: int = 7) -> Started:
+    return Started(
+        "a",
+        seq,
+        attempt,
+        v=1,
+        model="m",
+        created=0,
+        queue_ms=0,
+        job=job,
+        metadata={},
+    )
+
+
+def token(seq: int, attempt: int = 1) -> Token:
+    return Token("a", seq, attempt, f"{attempt}.{seq} ")
+
+
+def resumed(seq: int, attempt: int, *, reason: str = "takeover") -> Resumed:
+    return Resumed(
+        "a",
+        seq,
+        attempt,
+        after=seq - 1,
+        mode="continue",
+        reason=reason,  # type: ignore[arg-type]
+    )
+
+
+def completed(seq: int, attempt: int = 1) -> Completed:
+    return Completed(
+        "a",
+        seq,
+        attempt,
+        finish_reason="stop",
+        timings=Timings(),
+        backend="b",
+        metadata={},
+    )
+
+
+def failed(seq: int, attempt: int, code: str) -> Failed:
+    error = ErrorInfo(code, "gone", True)
+    return Failed("a", seq, attempt, error=error, timings=Timings(), metadata={})
+
+
+def read(position: Position, *events: AnyEvent) -> list[Ruling]:
+    return [position.log(event) for event in events]
+
+
+# Numbering
+
+
+@pytest.mark.parametrize("text", ["", "Hi", 'a"\\\n\x00', "é😀\u2028", "x" * 5000])
+def test_a_token_is_encoded_as_the_event_itself(text: str) -> None:
+    numbering = Numbering("req-1", 3, seq=41)
+    payload = numbering.token(text)
+    assert payload == numbering.encode(Token("req-1", 42, 3, text))
+    assert decode_event(numbering.reasoning(text)).seq == 43
+    assert numbering.next() == ("req-1", 44, 3)
+
+
+@given(st.text(), st.integers(min_value=24, max_value=200))
+def test_split_text_loses_nothing_and_fits(text: str, room: int) -> None:
+    pieces = split_text(text, room)
+    assert "".join(pieces) == text
+    assert all(len(json.dumps(piece, ensure_ascii=False)) >= 2 for piece in pieces)
+    assert all(len(Numbering("a", 1).token(piece)) <= room + 60 for piece in pieces)
+
+
+def test_split_text_says_when_there_is_no_room() -> None:
+    with pytest.raises(ValueError, match="no room"):
+        split_text("Hi", 5)
+
+
+# One rule each
+
+
+def test_live_events_are_taken_in_order() -> None:
+    position = Position()
+    assert position.nothing_yet
+    assert [position.live(e) for e in (started(), token(2), token(3))] == [DELIVER] * 3
+    assert (position.attempt, position.seq, position.known) == (1, 3, 0)
+    assert position.live(token(3)) == position.live(started()) == DROP
+    assert position.live(token(5)) == HOLE
+    assert position.seq == 3
+
+
+def test_a_late_reader_asks_the_log_first() -> None:
+    position = Position()
+    assert position.live(token(9)) == HOLE
+    assert read(position, started(), token(2)) == [DELIVER] * 2
+    assert position.live(token(3)) == DELIVER
+
+
+def test_what_was_not_asked_for_tells_the_attempt_only() -> None:
+    position = Position(after=2)
+    assert position.live(started()) == DROP
+    assert read(position, started(), token(2), token(3)) == [DROP, DROP, DELIVER]
+    assert position.live(token(4)) == DELIVER
+
+
+def test_a_late_reader_knows_no_attempt_before_its_place() -> None:
+    position = Position(after=3)
+    assert read(position, started()) == [DROP]
+    assert not position.nothing_yet
+    assert position.live(token(4)) == HOLE
+    assert read(position, resumed(2, 2), token(3, 2)) == [DROP, DROP]
+    assert position.live(token(4)) == DROP
+    assert position.live(token(4, 2)) == DELIVER
+
+
+def test_a_reader_that_asks_for_more_than_there_is_gets_the_end() -> None:
+    position = Position(after=50)
+    assert position.live(completed(3)) == CONFIRM
+    assert position.tip(completed(3)) == HOLE
+    assert read(position, started(), token(2), completed(3)) == [DROP, DROP, DELIVER]
+
+
+def test_an_attempt_is_entered_through_the_log() -> None:
+    position = Position()
+    read(position, started(), token(2))
+    assert position.live(token(3)) == position.live(token(4)) == DELIVER
+    assert position.live(resumed(4, 2)) == HOLE
+    assert read(position, token(3)) == [DROP]
+    assert read(position, resumed(4, 2)) == [Ruling(Verdict.DELIVER, 3)]
+    assert position.live(token(5)) == DROP  # the stale worker's
+    assert position.live(token(5, 2)) == DELIVER
+
+
+def test_an_opening_that_the_log_refused_is_taken_back() -> None:
+    position = Position()
+    assert position.live(started(attempt=2)) == DELIVER
+    assert position.live(token(2, attempt=1)) == HOLE
+    assert read(position, started()) == [Ruling(Verdict.DELIVER, 0)]
+    assert position.live(token(2)) == DELIVER
+    assert position.live(token(2, attempt=2)) == HOLE
+
+
+def test_a_second_claim_of_the_same_attempt_is_seen() -> None:
+    position = Position()
+    position.live(started(job=7))
+    assert position.live(started(job=7)) == DROP
+    assert position.live(started(job=9)) == HOLE
+    assert read(position, started(job=9)) == [Ruling(Verdict.DELIVER, 0)]
+    assert position.live(started(job=7)) == DROP
+
+
+def test_a_failed_backend_is_continued_within_the_attempt() -> None:
+    position = Position()
+    position.live(started())
+    assert position.live(resumed(2, 1, reason="backend_failure")) == DELIVER
+
+
+def test_resumed_may_void_what_the_log_has() -> None:
+    position = Position()
+    read(position, started(), token(2), token(3))
+    event = Resumed("a", 4, 2, after=2, mode="continue", reason="takeover")
+    assert position.log(event) == Ruling(Verdict.DELIVER, 2)
+    assert position.live(token(5, 2)) == DELIVER
+
+
+def test_an_end_from_live_waits_for_the_log() -> None:
+    position = Position()
+    read(position, started())
+    assert position.live(completed(2)) == CONFIRM
+    assert position.seq == 1
+    assert position.tip(started()) == DROP  # not stored yet
+    assert position.tip(completed(2)) == DELIVER
+    assert position.seq == 2
+
+
+def test_an_end_may_be_alone() -> None:
+    end = Cancelled("a", 1, 1, reason="superseded", timings=Timings(), metadata={})
+    position = Position()
+    assert position.live(end) == CONFIRM
+    assert position.tip(end) == HOLE
+    assert read(position, end) == [DELIVER]
+
+
+def test_an_end_right_behind_an_unproven_opening_is_read_from_the_log() -> None:
+    position = Position()
+    position.live(started(attempt=2))
+    assert position.tip(completed(2, attempt=2)) == HOLE
+    read(position, started(attempt=2))
+    assert position.tip(completed(2, attempt=2)) == DELIVER
+
+
+def test_the_tip_tells_whether_something_is_missing() -> None:
+    position = Position()
+    for event in (started(), token(2), token(3)):
+        position.live(event)
+    assert position.tip(token(2)) == DROP
+    assert position.known == 2
+    assert position.tip(token(2)) == DROP
+    assert position.tip(token(4)) == DELIVER
+    assert position.tip(token(9)) == HOLE
+    assert position.tip(resumed(5, 2)) == HOLE
+
+
+def test_a_log_whose_head_is_gone_has_expired() -> None:
+    position = Position()
+    assert position.log(token(5)) == EXPIRED
+    position = Position(after=5)
+    assert read(position, token(5), token(6)) == [DROP, DELIVER]
+    assert position.log(token(9)) == EXPIRED
+    assert position.log(failed(9, 1, "internal")) == EXPIRED
+
+
+def test_the_end_of_a_lost_log_is_delivered() -> None:
+    position = Position()
+    for event in (started(), token(2)):
+        position.live(event)
+    assert position.log(failed(9, 1, "log_lost")) == DELIVER
+    assert Position().log(failed(9, 1, "log_lost")) == DELIVER
+
+
+def test_types_of_the_future_count() -> None:
+    position = Position()
+    position.live(started())
+    assert position.live(UnknownEvent("noise", "a", 2, 1)) == DELIVER
+    assert position.live(token(3)) == DELIVER
+
+
+# Any history
+
+
+@st.composite
+def histories(draw: st.DrawFn) -> tuple[list[KnownEvent], list[KnownEvent]]:
+    """A log, and what its workers published in some order."""
+    log: list[KnownEvent] = []
+    workers: list[list[KnownEvent]] = []
+    attempt = 0
+    attempts = draw(st.integers(1, 4))
+    for number in range(attempts):
+        attempt += draw(st.integers(1, 2))
+        published: list[KnownEvent] = []
+        forgetful = draw(st.booleans())
+        if log and forgetful:
+            # A claim that had read a shorter log.
+            seen = draw(st.integers(0, len(log) - 1))
+            published.append(opening(seen + 1, attempt))
+        opened = opening(len(log) + 1, attempt)
+        run: list[KnownEvent] = [opened]
+        for _ in range(draw(st.integers(0, 6))):
+            seq = opened.seq + len(run)
+            inner = draw(st.integers(0, 5)) == 0
+            run.append(
+                resumed(seq, attempt, reason="backend_failure")
+                if inner
+                else token(seq, attempt)
+            )
+        if number == attempts - 1:
+            if draw(st.booleans()):
+                # An end without a claim's opening: exhausted, cancelled, too late.
+                run = [completed(opened.seq, attempt)]
+            else:
+                run.append(completed(opened.seq + len(run), attempt))
+        log += run
+        published += run
+        if draw(st.booleans()):  # a repair
+            again = draw(st.integers(0, len(run)))
+            published += run[again:]
+        if number < attempts - 1:
+            # What a fenced worker still says, an end perhaps.
+            end = log[-1].seq
+            tail: list[KnownEvent] = [
+                token(end + 1 + i, attempt) for i in range(draw(st.integers(0, 4)))
+            ]
+            if draw(st.booleans()):
+                tail.append(completed(end + 1 + len(tail), attempt))
+            published += tail
+        workers.append(published)
+    return log, interleaved(draw, workers)
+
+
+def opening(seq: int, attempt: int) -> KnownEvent:
+    return started(attempt) if seq == 1 else resumed(seq, attempt)
+
+
+def interleaved(draw: st.DrawFn, workers: list[list[KnownEvent]]) -> list[KnownEvent]:
+    queues = [list(events) for events in workers if events]
+    merged = []
+    while queues:
+        # Mostly one after the other, as it is.
+        late = draw(st.integers(0, 3)) == 0
+        index = len(queues) - 1 if late else 0
+        merged.append(queues[index].pop(0))
+        queues = [queue for queue in queues if queue]
+    return merged
+
+
+class Reader:
+    """Follows a position: what the SDK does, without the waiting."""
+
+    def __init__(self, log: list[KnownEvent], after: int = 0) -> None:
+        self.log = log
+        self.after = after
+        self.position = Position(after)
+        self.delivered: list[AnyEvent] = []
+        self.visible = 0
+
+    @property
+    def ended(self) -> bool:
+        return bool(self.delivered) and self.delivered[-1].terminal
+
+    def take(self, event: AnyEvent, ruling: Ruling) -> None:
+        assert ruling.verdict is Verdict.DELIVER
+        if ruling.truncate is not None:
+            self.delivered = [e for e in self.delivered if e.seq <= ruling.truncate]
+        self.delivered.append(event)
+        for left, right in pairwise(self.delivered):
+            assert right.seq == left.seq + 1
+            assert not left.terminal
+
+    def live(self, event: KnownEvent) -> None:
+        ruling = self.position.live(event)
+        if ruling.verdict is Verdict.DELIVER:
+            self.take(event, ruling)
+        elif ruling.verdict is Verdict.HOLE:
+            self.read()
+        elif ruling.verdict is Verdict.CONFIRM:
+            self.look()
+
+    def look(self) -> None:
+        if self.visible:
+            tip = self.log[self.visible - 1]
+            ruling = self.position.tip(tip)
+            if ruling.verdict is Verdict.HOLE:
+                self.read()
+            elif ruling.verdict is Verdict.DELIVER:
+                self.take(tip, ruling)
+
+    def read(self) -> None:
+        for event in self.log[self.position.known : self.visible]:
+            ruling = self.position.log(event)
+            if ruling.verdict is Verdict.DELIVER:
+                self.take(event, ruling)
+            else:
+                assert ruling.verdict is Verdict.DROP
+
+
+@settings(max_examples=300, deadline=None)
+@given(histories(), st.data())
+def test_what_is_delivered_is_the_log(
+    history: tuple[list[KnownEvent], list[KnownEvent]], data: st.DataObject
+) -> None:
+    log, published = history
+    after = data.draw(st.sampled_from([0, 0, 0, 1, 3]))
+    reader = Reader(log, after)
+    for event in published:
+        if reader.ended:
+            break
+        if data.draw(st.integers(0, 4)) == 0:
+            room = len(log) - reader.visible
+            reader.visible += data.draw(st.integers(0, room))
+        if data.draw(st.integers(0, 7)) == 0:
+            continue  # lost on the way
+        reader.live(event)
+        if data.draw(st.integers(0, 9)) == 0 and not reader.ended:
+            reader.look()
+    reader.visible = len(log)
+    if not reader.ended:
+        reader.look()
+    assert reader.ended
+    expected = [event for event in log if event.seq > after] or log[-1:]
+    assert reader.delivered == expected
