@@ -35,7 +35,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from bridge.client import Client, Stream
+    from bridge.client import Client, Stream, spoken_message
     from bridge.errors import (
         BridgeError,
         BusError,
@@ -100,6 +100,7 @@ __all__ = [
     "ToolCall",
     "ToolCallDelta",
     "UnknownLane",
+    "spoken_message",
 ]
 
 #: Where the names above are defined.

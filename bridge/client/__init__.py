@@ -6,11 +6,13 @@
 - `feed`: live events that wait for their reader
 - `link`: a client's connection, and what is open on it
 - `submission`: a job published until JetStream has it, or says why not
+- `spoken`: what was heard before an interruption, for the history
 - `cells`: which prefix serves a request, where there are several
 """
 
 from bridge.client.cells import cell_of
 from bridge.client.client import Client
+from bridge.client.spoken import spoken_message
 from bridge.client.stream import Stream
 
-__all__ = ["Client", "Stream", "cell_of"]
+__all__ = ["Client", "Stream", "cell_of", "spoken_message"]

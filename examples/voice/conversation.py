@@ -11,8 +11,7 @@ from uuid import uuid4
 import nats
 from nats.aio.msg import Msg
 
-from bridge import Client
-from bridge.speech import spoken
+from bridge import Client, spoken_message
 from examples.voice.audio import Clip, Loudspeaker, Voice
 from examples.voice.speaker import Speaker
 from examples.voice.timeline import Timeline
@@ -166,8 +165,8 @@ class Call:
         # Where the model was done before the caller spoke, nothing was cancelled.
         self.speaker.hush(self._id)
         heard = len(self.loudspeaker.played) - self._played_before
-        said = spoken(self._text, self.speaker.segments[self._id], heard)
-        self.history.append({"role": "assistant", "content": said})
+        segments = self.speaker.segments[self._id]
+        self.history.append(spoken_message(self._text, segments, heard))
 
     # What is heard of the request
 
