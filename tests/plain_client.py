@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import random
+import socket
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -55,7 +57,7 @@ class PlainClient:
 
     async def listen(self) -> None:
         await self.nats.subscribe(f"{self.prefix}.tokens.*.*", cb=self._received)
-        await self.nats.flush()
+        await barrier(self.nats)
 
     async def _received(self, message: Msg) -> None:
         if not message.data:
@@ -189,6 +191,38 @@ class PlainClient:
             return await self.jobs_left() == 0
 
         await eventually(none_left)
+
+
+async def barrier(client: Client) -> None:
+    """Wait until the server has read what ``client`` sent before.
+
+    nats-py's own flush does not: its PING overtakes what is pending.
+    """
+    echo: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def received(_: Msg) -> None:
+        if not echo.done():
+            echo.set_result(None)
+
+    inbox = client.new_inbox()
+    subscription = await client.subscribe(inbox, cb=received)
+    await client.publish(inbox)
+    async with asyncio.timeout(PATIENCE_S):
+        await echo
+    await subscription.unsubscribe()
+
+
+def quiet_port() -> int:
+    """A free port that the system gives to no outgoing connection.
+
+    A client that tries again and again on one of those, while nobody listens, may in
+    the end be connected to itself, and the server cannot start.
+    """
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with socket.socket() as sock, contextlib.suppress(OSError):
+            sock.bind(("127.0.0.1", port))
+            return port
 
 
 async def eventually(condition: Callable[[], Awaitable[bool]]) -> None:

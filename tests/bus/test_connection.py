@@ -32,8 +32,8 @@ from bridge.bus.connection import (
 )
 from bridge.config import NatsSettings, Secret
 from bridge.errors import ConnectionLost, SetupError, StreamUnavailable
-from tests.plain_client import eventually
-from tests.servers import NatsServer, free_port
+from tests.plain_client import barrier, eventually, quiet_port
+from tests.servers import NatsServer
 
 
 @contextlib.asynccontextmanager
@@ -50,6 +50,7 @@ async def connected(url: str, **settings: Any) -> AsyncIterator[Connection]:
 @pytest.fixture
 def own_server(tmp_path: Path) -> Iterator[NatsServer]:
     server = NatsServer(tmp_path / "nats")
+    server.port = quiet_port()
     yield server
     server.stop()
 
@@ -112,7 +113,7 @@ async def test_what_is_published_arrives_whole_and_in_order(
     other = await nats.connect(nats_server.url)
     heard = Heard()
     await other.subscribe(f"{prefix}.>", cb=heard.take)
-    await other.flush()
+    await barrier(other)
     sent = []
     for n in range(500):
         payload = b"\r\nPUB x 0\r\n" * (n % 7)
@@ -136,11 +137,11 @@ async def test_after_a_flush_the_server_has_read_everything(
     other = await nats.connect(nats_server.url)
     heard = Heard()
     await other.subscribe(prefix, cb=heard.take)
-    await other.flush()
+    await barrier(other)
     for _ in range(2000):
         connection.publish(prefix, b"x" * 1000)
     await connection.flush()
-    await other.flush()
+    await barrier(other)
     assert len(await heard.count(2000)) == 2000
     await other.close()
 
@@ -151,7 +152,7 @@ async def test_a_message_published_right_before_the_close_is_sent(
     other = await nats.connect(nats_server.url)
     heard = Heard()
     await other.subscribe(prefix, cb=heard.take)
-    await other.flush()
+    await barrier(other)
     connection = Connection(bus_settings, name="test")
     await connection.connect()
     connection.publish(prefix, b"last words")
@@ -202,7 +203,7 @@ async def test_answers_find_their_question(
         await other.publish(message.reply, message.data)
 
     await other.subscribe(prefix, cb=echo)
-    await other.flush()
+    await barrier(other)
     questions = [str(n).encode() for n in range(100)]
     answers = await asyncio.gather(
         *(connection.request(prefix, question) for question in questions)
@@ -349,7 +350,7 @@ async def test_it_waits_for_a_server_and_says_so(
 
 
 async def test_waiting_can_be_cancelled() -> None:
-    url = f"nats://127.0.0.1:{free_port()}"
+    url = f"nats://127.0.0.1:{quiet_port()}"
     connection = Connection(NatsSettings(nats_url=url), name="test")
     connecting = asyncio.create_task(connection.connect())
     await asyncio.sleep(0.05)  # somewhere in the middle of it
@@ -361,7 +362,7 @@ async def test_waiting_can_be_cancelled() -> None:
 
 
 async def test_without_waiting_each_server_is_tried_once() -> None:
-    ports = [free_port(), free_port()]
+    ports = [quiet_port(), quiet_port()]
     url = ",".join(f"nats://u:secret@127.0.0.1:{port}" for port in ports)
     connection = Connection(NatsSettings(nats_url=url), name="test")
     async with asyncio.timeout(20):
@@ -373,7 +374,7 @@ async def test_without_waiting_each_server_is_tried_once() -> None:
 
 
 async def test_the_second_server_will_do(nats_server: NatsServer) -> None:
-    url = f"nats://127.0.0.1:{free_port()}, {nats_server.url}"
+    url = f"nats://127.0.0.1:{quiet_port()}, {nats_server.url}"
     async with connected(url) as connection:
         assert connection.connected
 

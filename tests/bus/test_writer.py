@@ -26,7 +26,7 @@ from bridge.bus.writer import (
 )
 from bridge.config import BusSettings
 from bridge.events import Cancelled, Event, Resumed, Timings, Token, encode
-from tests.plain_client import eventually
+from tests.plain_client import eventually, quiet_port
 from tests.servers import NatsServer
 
 MakeWriter = Callable[..., LogWriter]
@@ -104,6 +104,7 @@ def writer_on(cell: Cell, **options: Any) -> LogWriter:
 @pytest.fixture
 def own_server(tmp_path: Path) -> Iterator[NatsServer]:
     server = NatsServer(tmp_path / "nats")
+    server.port = quiet_port()
     server.start()
     yield server
     server.stop()

@@ -18,10 +18,11 @@ from tests.plain_client import (
     PlainClient,
     assert_whole,
     plain_client,
+    quiet_port,
     request,
     text_of,
 )
-from tests.servers import NatsServer, free_port, running_service
+from tests.servers import NatsServer, running_service
 
 TRANSPORTS = ("slim", "httpx")
 
@@ -198,7 +199,7 @@ async def test_a_reset_instead_of_an_answer(setting: Setting) -> None:
 async def test_nobody_listens(
     nats_server: NatsServer, prefix: str, simulator: Simulator
 ) -> None:
-    backend = f"http://127.0.0.1:{free_port()}/v1"
+    backend = f"http://127.0.0.1:{quiet_port()}/v1"
     async with (
         running_service(nats_server.url, backend, prefix=prefix),
         plain_client(nats_server.url, prefix) as bus,
@@ -366,7 +367,7 @@ async def test_models_have_routes(nats_server: NatsServer, prefix: str) -> None:
 async def test_another_backend_steps_in(nats_server: NatsServer, prefix: str) -> None:
     async with Simulator() as good:
         routes = [
-            BackendSettings(name="away", url=f"http://127.0.0.1:{free_port()}/v1"),
+            BackendSettings(name="away", url=f"http://127.0.0.1:{quiet_port()}/v1"),
             BackendSettings(name="good", url=good.url),
         ]
         async with (

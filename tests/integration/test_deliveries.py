@@ -17,6 +17,7 @@ from tests.plain_client import (
     TERMINAL,
     PlainClient,
     assert_whole,
+    barrier,
     eventually,
     plain_client,
     request,
@@ -266,6 +267,7 @@ async def test_no_more_jobs_than_slots(
                 running.discard(event["id"])
 
     await bus.nats.subscribe(f"{prefix}.tokens.*.*", cb=count)
+    await barrier(bus.nats)
     async with running_service(nats_server.url, simulator.url, prefix=prefix, slots=5):
         for n in range(40):
             await bus.submit(f"r{n}", request(str(n), max_tokens=5))

@@ -16,6 +16,7 @@ from tests.plain_client import (
     PlainClient,
     Stored,
     assert_whole,
+    barrier,
     eventually,
     plain_client,
     request,
@@ -212,7 +213,7 @@ async def test_a_subject_that_is_no_utf8(
     client._pending[-1] = client._pending[-1].replace(
         subject.decode("latin-1").encode(), subject
     )
-    await client.flush()
+    await barrier(client)
     await client.close()
     await assert_goes_on(bus)
 

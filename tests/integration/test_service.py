@@ -24,15 +24,17 @@ from tests.plain_client import (
     assert_whole,
     eventually,
     plain_client,
+    quiet_port,
     request,
 )
-from tests.servers import NATS_SERVER, NatsServer, free_port, running_service
+from tests.servers import NATS_SERVER, NatsServer, running_service
 
 
 @pytest.fixture
 def own_server(tmp_path: Path) -> Iterator[NatsServer]:
     """A server that a test may stop."""
     server = NatsServer(tmp_path / "nats")
+    server.port = quiet_port()
     yield server
     server.stop()
 
@@ -163,7 +165,7 @@ async def test_jetstream_is_not_enabled(
     simulator: Simulator,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    port = free_port()
+    port = quiet_port()
 
     process = await asyncio.create_subprocess_exec(
         str(NATS_SERVER),
