@@ -12,6 +12,7 @@
     │   ├── BackendUnavailable      backend_unavailable   (retryable)
     │   ├── BackendTimeout          backend_timeout       (retryable)
     │   ├── BackendProtocolError    backend_protocol      (retryable)
+    │   │   └── LimitExceeded       the same, but asking again gives the same
     │   ├── BackendReportedError    backend_error         (as the backend says)
     │   ├── DeadlineExceeded        deadline_exceeded
     │   ├── AttemptsExhausted       attempts_exhausted
@@ -128,6 +129,14 @@ class BackendProtocolError(GenerationError):
 
     code = "backend_protocol"
     retryable = True
+
+
+class LimitExceeded(BackendProtocolError):
+    """The whole answer is larger than its limit.
+
+    The bridge does not ask again by itself: it would get the same. (A single record
+    over its limit is rather a broken stream.)
+    """
 
 
 class BackendReportedError(GenerationError):

@@ -11,6 +11,7 @@ from bridge.errors import (
     BackendTimeout,
     BackendUnavailable,
     GenerationError,
+    LimitExceeded,
     RateLimited,
 )
 
@@ -73,6 +74,8 @@ def _worth_it(failure: Failure) -> bool:
     if isinstance(error, BackendTimeout):
         # One that is silent from the start has had all the time there was.
         return failure.begun or failure.other_candidates
+    if isinstance(error, LimitExceeded):
+        return False
     if isinstance(error, BackendReportedError):
         return error.retryable
     return isinstance(error, BackendUnavailable | BackendProtocolError | RateLimited)

@@ -10,7 +10,7 @@ from io import StringIO
 from typing import Any
 
 from bridge.dialects import Delta, ReasoningDelta, TextDelta, ToolCallPart
-from bridge.errors import BackendProtocolError, GenerationError, shorten
+from bridge.errors import GenerationError, LimitExceeded, shorten
 from bridge.events import (
     Cancelled,
     Completed,
@@ -103,7 +103,7 @@ class Transcript:
     def write(self, deltas: Sequence[Delta]) -> None:
         """Number, publish and add up the deltas of one read.
 
-        Raises `BackendProtocolError` when the answer grows over its limit.
+        Raises `LimitExceeded` when the answer grows over its limit.
         """
         self.deltas += len(deltas)
         for delta in deltas:
@@ -121,7 +121,7 @@ class Transcript:
             elif type(delta) is ToolCallPart:
                 self._tool(delta)
         if self._size > self._max_text:
-            raise BackendProtocolError(
+            raise LimitExceeded(
                 f"the answer is longer than {self._max_text} characters"
             )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -33,10 +34,16 @@ jetstream {{
 
 
 def free_port() -> int:
-    """A port that was free a moment ago."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
+    """A port that was free a moment ago.
+
+    Below the range that outgoing connections are given: a client that tries a port of
+    that range again and again may be connected to itself.
+    """
+    for port in random.sample(range(15_000, 32_000), 200):
+        with contextlib.suppress(OSError), socket.socket() as sock:
+            sock.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("no free port among 200")
 
 
 class NatsServer:

@@ -168,11 +168,24 @@ class Generation:
             self._leave("the worker stops")
             raise
         except Exception:
-            log.exception("%r failed; the job is left to be delivered again", self)
-            self._leave("a defect")
+            log.exception("%r failed", self)
+            await self._survive_a_defect()
         finally:
             self._drop()
             self._count()
+
+    async def _survive_a_defect(self) -> None:
+        """Leave the job to another try, or keep it once it had its tries."""
+        tried = self.delivery.attempt >= self._around.settings.max_deliveries
+        if tried and self.progress.state is State.DELIVERED:
+            message = "the job, or what its log says, takes every worker down"
+            try:
+                await self._letters.keep("internal", message)
+            except Fenced as fenced:
+                log.debug("%r: %s", self, fenced)
+            else:
+                self.progress.take(Step.BURY)
+        self._leave("a defect")
 
     async def _serve_or_leave(self) -> None:
         try:
@@ -375,7 +388,11 @@ class Generation:
             await self._fail(record, DeadlineExceeded("the deadline passed"))
         elif stop.kind is Kind.DRAIN:
             self.progress.take(Step.HAND_OVER)
-            await record.hand_over()
+            try:
+                await record.hand_over()
+            except LogGone as gone:
+                await self._log_lost(record, str(gone))
+                return
             self.progress.take(Step.PROVEN)
         elif stop.kind is Kind.LOG_GONE:
             await self._log_lost(record, stop.reason)

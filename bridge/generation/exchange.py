@@ -189,7 +189,8 @@ class Exchange:
         if not complete:
             upstream.abort()
         answer = upstream.answer
-        self.usage = add_usage(self.usage, upstream.usage)
+        if upstream.usage is not None or not complete:
+            self.usage = add_usage(self.usage, upstream.usage)
         self.finish_reason = answer.finish_reason or "stop"
         if answer.skipped:
             self._around.meters.malformed += answer.skipped

@@ -9,6 +9,7 @@ import nats
 from nats.aio.msg import Msg
 
 from bridge.simulator import Simulator, text_for
+from tests.plain_client import barrier
 from tests.servers import NatsServer, running_service
 
 REQUEST = {
@@ -35,7 +36,7 @@ async def test_a_job_becomes_a_numbered_stream(
     ):
         client = await nats.connect(nats_server.url)
         await client.subscribe(f"{prefix}.tokens.default.one", cb=received)
-        await client.flush()
+        await barrier(client)
         job = {"id": "one", "request": REQUEST, "metadata": {"caller": "web"}}
         await client.jetstream().publish(
             f"{prefix}.jobs.default.default", json.dumps(job).encode()
