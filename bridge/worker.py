@@ -35,7 +35,7 @@ SWEEP_S = 0.1
 
 #: Each time, at least so many of the running jobs are looked at, and a fourth of them
 #: all: looking at thousands at once would hold up everybody's tokens.
-SWEEP_AT_LEAST = 200
+SWEEP_AT_LEAST = 64
 SWEEP_TURNS = 4
 
 #: After the server had too many open batches, nothing new is asked for so long, in s.

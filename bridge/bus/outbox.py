@@ -87,25 +87,25 @@ class Outbox:
         if not gathered:
             return
         client = self._client
-        pending = client._pending
-        pending.extend(gathered)
-        client._pending_data_size += sum(map(len, gathered))
+        data = b"".join(gathered) if len(gathered) > 1 else gathered[0]
         gathered.clear()
-        if not client.is_connected:
-            # The client writes it once it is connected again.
-            self.congested = client._pending_data_size > HIGH_WATER_BYTES
-            return
-        transport = client._transport._io_writer.transport  # type: ignore[union-attr]
-        if transport.get_write_buffer_size() or transport.is_closing():
+        if client.is_connected:
+            transport = client._transport._io_writer.transport  # type: ignore[union-attr]
+            if not (transport.get_write_buffer_size() or transport.is_closing()):
+                if client._pending:
+                    data = b"".join((*client._pending, data))
+                    client._pending = []
+                    client._pending_data_size = 0
+                transport.write(data)
+                self.congested = False
+                return
             # The socket is slow: the client's own flusher waits for it and keeps
             # count, so that what is pending can be seen.
             self._wake_flusher()
-            self.congested = client._pending_data_size > HIGH_WATER_BYTES
-            return
-        transport.write(b"".join(pending) if len(pending) > 1 else pending[0])
-        client._pending = []
-        client._pending_data_size = 0
-        self.congested = False
+        # Else the client writes it once it is connected again.
+        client._pending.append(data)
+        client._pending_data_size += len(data)
+        self.congested = client._pending_data_size > HIGH_WATER_BYTES
 
     def _wake_flusher(self) -> None:
         queue = self._client._flush_queue

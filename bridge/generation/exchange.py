@@ -13,7 +13,7 @@ from bridge.backends.http import Backend, Backends
 from bridge.backends.upstream import Upstream
 from bridge.bus.leases import Lease
 from bridge.bus.outbox import Outbox
-from bridge.bus.writer import LogWriter
+from bridge.bus.writer import MAX_UNPROVEN_BYTES, LogWriter
 from bridge.config import Settings
 from bridge.dialects import Delta
 from bridge.dialects.openai_request import can_continue, request_body, token_limit
@@ -237,7 +237,7 @@ class Exchange:
         except BusError as error:
             self._interrupt(Interrupt(Kind.LOST, f"publishing failed: {error}"))
             return
-        if self._outbox.congested or self._writer.full:
+        if self._outbox.congested or self._writer.unproven_bytes > MAX_UNPROVEN_BYTES:
             self._pause()
 
     def _answered(self) -> None:
