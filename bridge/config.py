@@ -228,7 +228,7 @@ def load(
     everything = set(get_type_hints(Settings)) | set(get_type_hints(ClientSettings))
     for key in table:
         if key not in everything:
-            raise ConfigurationError(_no_such(f"{path}: {key}", key, everything))
+            raise ConfigurationError(_no_such(f"{path}: {key}", _near(key, everything)))
     from_file = {key: value for key, value in table.items() if key in known}
     from_environment = _from_environment(known, environ, everything)
     try:
@@ -283,14 +283,21 @@ def _from_environment(
         if name == "config":
             continue
         if name not in everything:
-            raise ConfigurationError(_no_such(variable, name, everything))
+            near = [
+                f"{ENVIRONMENT_PREFIX}{known.upper()}"
+                for known in _near(name, everything)
+            ]
+            raise ConfigurationError(_no_such(variable, near))
         if name in hints:
             values[name] = _parse(variable, name, text, hints[name])
     return values
 
 
-def _no_such(where: str, name: str, everything: set[str]) -> str:
-    near = get_close_matches(name, everything, n=1)
+def _near(name: str, everything: set[str]) -> list[str]:
+    return get_close_matches(name, everything, n=1)
+
+
+def _no_such(where: str, near: list[str]) -> str:
     hint = f"; is {near[0]} meant?" if near else ""
     return f"{where}: there is no such setting{hint}"
 

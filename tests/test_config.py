@@ -106,7 +106,11 @@ IN_THE_ENVIRONMENT = [
     ("SLOTS", "", "TOKENBRIDGE_SLOTS '': a whole number"),
     ("SLOTS", "many", "TOKENBRIDGE_SLOTS 'many': a whole number"),
     ("SLOTS", "1.5", "a whole number of at least 1"),
-    ("SLOT", "1", "TOKENBRIDGE_SLOT: there is no such setting; is slots meant?"),
+    (
+        "SLOT",
+        "1",
+        "TOKENBRIDGE_SLOT: there is no such setting; is TOKENBRIDGE_SLOTS meant?",
+    ),
     ("PORT", "tcp://10.0.0.1:80", "TOKENBRIDGE_PORT: there is no such setting"),
     ("ACK_WAIT_S", "0.1", "TOKENBRIDGE_ACK_WAIT_S '0.1': a number of at least 0.5"),
     ("ACK_WAIT_S", "nan", "TOKENBRIDGE_ACK_WAIT_S"),

@@ -26,6 +26,11 @@ from bridge.subjects import ControlAddress, Subjects
 #: them all, every log learns it from that one.
 CANARY_EVERY_S = 0.5
 
+#: For so long after a reconnect every log is asked for itself, in seconds: a server
+#: that was killed has forgotten renewals, and delivers jobs again whose owner is well.
+#: Until that one finds out, it generates for nobody, and its renewals hold back others.
+WATCH_S = 10.0
+
 #: Stands for every lease message.
 LEASE = Control("lease")
 
@@ -92,6 +97,7 @@ class Cell:
         self._repairs_seen = 0
         self.now = now
         self._canary_at = 0.0
+        self._watch_until = 0.0
 
     def __repr__(self) -> str:
         return f"<Cell {self.subjects.prefix} logs={len(self.writers)}>"
@@ -116,6 +122,7 @@ class Cell:
             writer.detach()
 
     def _reconnected(self) -> None:
+        self._watch_until = self.now() + WATCH_S
         for writer in list(self.writers):
             writer.attach()
 
@@ -125,11 +132,13 @@ class Cell:
 
     def sweep(self, now: float) -> None:
         """Called a few times a second: one log's batch stands for the stream's."""
+        watched = False
         if now - self._canary_at > CANARY_EVERY_S and self.writers:
             self._canary_at = now
             # A set's order is as good as any: all writers share the stream.
             next(iter(self.writers)).ping()
-        if self.repairs != self._repairs_seen:
+            watched = now < self._watch_until
+        if watched or self.repairs != self._repairs_seen:
             self._repairs_seen = self.repairs
             for writer in list(self.writers):
                 writer.ping()

@@ -11,15 +11,16 @@ from typing import Any
 import click
 
 from bridge.cli import exit_codes
+from bridge.cli.connecting import connected
 from bridge.cli.event_loop import run
 from bridge.cli.figures import Figures
 from bridge.cli.logging import secrets_of, set_up
 from bridge.cli.options import TOKEN, client_options, settings_of
-from bridge.cli.printers import make_printer, say_end
-from bridge.cli.reading import Patience, on_signals, read
+from bridge.cli.printers import make_printer, say_end, say_note
+from bridge.cli.reading import Patience, noting_outages, on_signals, read
 from bridge.client import Client, Stream
 from bridge.config import ClientSettings
-from bridge.errors import BridgeError, ClientError
+from bridge.errors import BridgeError, BusError, ClientError
 
 #: The model that is asked for where nobody names one: a backend without a list of
 #: models takes any, and most that serve one model ignore the name.
@@ -110,22 +111,28 @@ async def ask(
     within ``wait_s``, and where the connection is lost for good.
     """
     figures = Figures()
-    async with make_client(settings) as client:
+    async with connected(settings) as client:
         try:
             stream = client.stream(prompt, model=settings.model or DEFAULT_MODEL, **job)
         except ValueError as error:
             raise click.UsageError(str(error)) from error
+        ran_before = "id" in job and await _has_log(client, stream.id)
+        if ran_before:
+            say_note(
+                f"{stream.id} was asked before: this is its log, nothing was generated"
+            )
         patience = Patience(wait_s)
         try:
             with on_signals(patience.interrupt):
                 async with patience.limit, stream:
-                    await _follow(stream, patience, figures, as_json)
+                    await _follow(client, stream, patience, figures, as_json)
         except TimeoutError as error:
             if not patience.limit.expired():
                 raise
             return _left_early(stream, patience, wait_s, error)
     if not as_json:
-        click.echo(click.style(figures.line(), dim=True), err=True)
+        line = figures.logged_line() if ran_before else figures.line()
+        click.echo(click.style(line, dim=True), err=True)
     return say_end(stream.end)
 
 
@@ -136,19 +143,23 @@ def _read_stdin() -> str:
         raise click.UsageError(f"the prompt on stdin is no text: {error}") from error
 
 
-def make_client(settings: ClientSettings) -> Client:
-    """The client that the settings describe."""
-    return Client(
-        settings.nats_url,
-        tenant=settings.tenant,
-        lane=settings.lane,
-        prefixes=settings.prefixes,
-        settings=settings,
-    )
+async def _has_log(client: Client, id: str) -> bool:
+    """Whether the request has begun, or ended, already."""
+    async with client.join(id, wait_s=0) as stream:
+        try:
+            await anext(stream)
+        except (ClientError, BusError):
+            # Nothing of it; whatever else is wrong, submitting it will say.
+            return False
+    return True
 
 
 async def _follow(
-    stream: Stream, patience: Patience, figures: Figures, as_json: bool
+    client: Client,
+    stream: Stream,
+    patience: Patience,
+    figures: Figures,
+    as_json: bool,
 ) -> None:
     cancelling: list[asyncio.Task[None]] = []
 
@@ -156,10 +167,9 @@ async def _follow(
         cancelling.append(asyncio.create_task(_cancel(stream)))
 
     patience.begun(cancel)
-    with _note_when_queued(stream) as on_event:
-        await read(
-            stream, make_printer(as_json), figures, lambda: _first(patience, on_event)
-        )
+    printer = make_printer(as_json)
+    with _note_when_queued(stream) as on_event, noting_outages(client, printer):
+        await read(stream, printer, figures, lambda: _first(patience, on_event))
     for task in cancelling:
         await task
 
@@ -172,11 +182,10 @@ def _first(patience: Patience, timer: asyncio.TimerHandle) -> None:
 @contextmanager
 def _note_when_queued(stream: Stream) -> Iterator[asyncio.TimerHandle]:
     def note() -> None:
-        text = (
-            f"[{stream.id} is queued; is a bridge running that serves its lane? "
-            "Try: tokenbridge check]"
+        say_note(
+            f"{stream.id} is queued; is a bridge running that serves its lane? "
+            "Try: tokenbridge check"
         )
-        click.echo(click.style(text, dim=True), err=True)
 
     timer = asyncio.get_running_loop().call_later(SAY_QUEUED_AFTER_S, note)
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from bridge.cli import exit_codes
-from bridge.cli.ask import make_client
+from bridge.cli.connecting import connected
 from bridge.cli.event_loop import run
 from bridge.cli.logging import secrets_of, set_up
 from bridge.cli.options import TOKEN, client_options, settings_of
@@ -50,7 +50,7 @@ async def cancel(
     settings: ClientSettings, id: str | None, session: str | None, reason: str
 ) -> int:
     """Publish the cancel; the exit code. Raises what `Client.cancel` raises."""
-    async with make_client(settings) as client:
+    async with connected(settings) as client:
         if id is not None:
             await client.cancel(id, reason=reason)
         elif session is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import AsyncIterator
+from typing import Any
 
 import click
 import msgspec
@@ -22,6 +23,7 @@ from bridge.cli import exit_codes
 from bridge.cli.event_loop import run
 from bridge.cli.logging import secrets_of, set_up
 from bridge.cli.options import config_option, nats_option, settings_of
+from bridge.cli.probing import why
 from bridge.config import BackendSettings, Settings
 from bridge.errors import (
     BackendRejected,
@@ -50,6 +52,8 @@ class Finding(msgspec.Struct, frozen=True):
     what: str
     found: str
     advice: str = ""
+    unserved: int = 0
+    """Jobs that wait in a consumer while nobody asks it for any."""
 
 
 @click.command("check", epilog=EPILOG)
@@ -185,16 +189,56 @@ async def stream_findings(
             found = blueprint.differences(info["config"])
             yield _compared(what, list(found.values()), f"{_count(info)} messages")
     jobs = StreamNames.of(settings, subjects.prefix).jobs
-    for lane in lanes:
-        yield await _consumer(jetstream, settings, jobs, consumer(subjects, lane))
+    consumers = [
+        await _consumer(jetstream, settings, jobs, consumer(subjects, lane))
+        for lane in lanes
+    ]
+    # A bridge whose slots are full does not pull either, and has them from any lane.
+    busy = any(claimed for _, claimed in consumers)
+    for finding, _ in consumers:
+        yield finding if busy or not finding.unserved else _unserved(finding)
+
+
+def _unserved(finding: Finding) -> Finding:
+    jobs = finding.unserved
+    waiting = "1 job waits" if jobs == 1 else f"{jobs} jobs wait"
+    return Finding(
+        False,
+        finding.what,
+        f"{waiting} and no bridge pulls",
+        "start one: tokenbridge serve",
+    )
 
 
 async def _consumer(
     jetstream: JetStream, settings: Settings, stream: str, wanted: dict[str, object]
-) -> Finding:
+) -> tuple[Finding, int]:
+    """What is found of a consumer, and how many jobs bridges have claimed there."""
     what = f"consumer {wanted['durable_name']} of {stream}"
+    info = await _consumer_info(jetstream, settings, what, stream, wanted)
+    if isinstance(info, Finding):
+        return info, 0
+    waiting, claimed = info.get("num_pending", 0), info.get("num_ack_pending", 0)
+    found = _compared(
+        what, consumer_differences(wanted, info["config"]), f"{waiting} jobs wait"
+    )
+    if found.ok and not info.get("num_waiting", 0):
+        found = msgspec.structs.replace(found, unserved=waiting)
+    return found, claimed
+
+
+async def _consumer_info(
+    jetstream: JetStream,
+    settings: Settings,
+    what: str,
+    stream: str,
+    wanted: dict[str, object],
+) -> dict[str, Any] | Finding:
     try:
-        info = await jetstream.call(f"CONSUMER.INFO.{stream}.{wanted['durable_name']}")
+        info: dict[str, Any] = await jetstream.call(
+            f"CONSUMER.INFO.{stream}.{wanted['durable_name']}"
+        )
+        return info
     except StreamUnavailable as error:
         return _missing(what, settings) if error.gone else _unclear(what, error)
     except ApiError as error:
@@ -202,10 +246,6 @@ async def _consumer(
         return _missing(what, settings) if gone else _unclear(what, error)
     except BusError as error:
         return _unclear(what, error)
-    waiting = info.get("num_pending", 0)
-    return _compared(
-        what, consumer_differences(wanted, info["config"]), f"{waiting} jobs wait"
-    )
 
 
 def _count(info: dict[str, dict[str, int]]) -> int:
@@ -246,7 +286,8 @@ async def backend_findings(settings: Settings) -> AsyncIterator[Finding]:
             "backend",
             "none is configured",
             "set TOKENBRIDGE_BACKEND_URL to the base that ends in /v1 "
-            "(Ollama: http://127.0.0.1:11434/v1)",
+            "(Ollama: http://127.0.0.1:11434/v1; with tokenbridge dev and its "
+            "simulator: http://127.0.0.1:8089/v1)",
         )
         return
     backends = make_backends(settings)
@@ -263,7 +304,7 @@ async def _backend(route: Backend, given: BackendSettings) -> Finding:
         models = await route.probe(timeout_s=PROBE_TIMEOUT_S)
     except GenerationError as error:
         return Finding(
-            False, what, f"{error.message} ({route.models_url})", _hint(error)
+            False, what, f"{why(error, route.name)} ({route.models_url})", _hint(error)
         )
     absent = [model for model in given.models if model not in models]
     if absent:

@@ -47,15 +47,13 @@ The text came from a simulator. The rest was real: jobs in JetStream, numbered e
 on NATS, and for each request a log, read again and compared: proven means that it has
 every event from the first to the last once, and the text that was seen live.
 
-For a real LLM, two settings:
-
-  TOKENBRIDGE_BACKEND_URL   its base, e.g. http://127.0.0.1:11434/v1 (Ollama)
-  TOKENBRIDGE_NATS_URL      your NATS, if it is not nats://127.0.0.1:4222
-
-and two commands, each in a terminal of its own:
+For a real LLM, set TOKENBRIDGE_BACKEND_URL to its base (this is Ollama's), and run two
+commands, each in a terminal of its own:
 
   TOKENBRIDGE_BACKEND_URL=http://127.0.0.1:11434/v1 tokenbridge dev
   tokenbridge ask --model llama3.2 "Why is the sky blue?"
+
+dev brings its own NATS; with --use-nats it takes yours, of TOKENBRIDGE_NATS_URL.
 """
 
 

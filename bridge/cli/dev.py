@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import os
 from collections.abc import AsyncIterator
 
 import click
 import msgspec
 
-from bridge.backends.http import make_backends
+from bridge.backends.http import Backend, make_backends
 from bridge.bus.connection import redact
 from bridge.cli import exit_codes
 from bridge.cli.event_loop import run
@@ -16,10 +18,11 @@ from bridge.cli.in_process import start
 from bridge.cli.logging import secrets_of, set_up
 from bridge.cli.options import config_option, settings_of
 from bridge.cli.ports import check_free
+from bridge.cli.probing import reason
 from bridge.cli.serve import drain_on_signals
-from bridge.config import ClientSettings, Settings
+from bridge.config import BackendSettings, ClientSettings, Settings
 from bridge.embedded import EmbeddedServer
-from bridge.errors import GenerationError
+from bridge.errors import BackendTimeout, BackendUnavailable, GenerationError
 from bridge.service import Service
 from bridge.simulator import Behaviour, Simulator
 
@@ -29,7 +32,8 @@ SIMULATOR_PORT = 8089
 #: A pace that one can read along with.
 PACE = Behaviour(first_token_ms=200, tokens_per_second=40, jitter=0.5)
 
-#: Only to name a model in the hint; a backend that is slow to list them is used too.
+#: Only to name a model in the hint, and to say who does not answer: a backend that is
+#: slow to list its models is used too.
 PROBE_TIMEOUT_S = 2.0
 
 EPILOG = """\b
@@ -80,7 +84,20 @@ def command(
     """
     settings = settings_of(Settings, config, http_port=http_port)
     set_up(settings.log_level, settings.log_format, secrets_of(settings))
+    if not use_nats:
+        _note_unused(settings)
     return run(dev(settings, None if use_nats else nats_port, simulator_port))
+
+
+def _note_unused(settings: Settings) -> None:
+    if settings.nats_url != Settings().nats_url:
+        variable = "TOKENBRIDGE_NATS_URL"
+        name = variable if variable in os.environ else "nats_url"
+        click.echo(
+            f"note: {name} ({_shown(settings.nats_url)}) is not used; add --use-nats "
+            "to use it instead of an embedded NATS",
+            err=True,
+        )
 
 
 async def dev(settings: Settings, nats_port: int | None, simulator_port: int) -> int:
@@ -134,13 +151,15 @@ async def _simulated(port: int) -> AsyncIterator[str]:
 
 
 async def _say(settings: Settings, service: Service, simulated: bool) -> None:
-    model = None if simulated else await _some_model(settings)
-    backends = ", ".join(backend.url for backend in settings.all_backends())
-    kind = "simulated: set TOKENBRIDGE_BACKEND_URL for a real one"
+    if simulated:
+        kind = "simulated: set TOKENBRIDGE_BACKEND_URL for a real one"
+        shown, model = f"{settings.backend_url} ({kind})", None
+    else:
+        shown, model = await _looked_at(settings)
     lines = [
         f"NATS      {_shown(settings.nats_url)}",
         f"bridge    http://127.0.0.1:{service.http_port}/readyz",
-        f"backend   {backends}{f' ({kind})' if simulated else ''}",
+        f"backend   {shown}",
         "",
         "In a second terminal:",
         f"  {_ask(settings, model)}",
@@ -165,16 +184,27 @@ def _shown(nats_url: str) -> str:
     return ",".join(redact(url.strip()) for url in nats_url.split(","))
 
 
-async def _some_model(settings: Settings) -> str:
-    """The first model of the backends that can be named."""
+async def _looked_at(settings: Settings) -> tuple[str, str]:
+    """The backends, with who does not answer, and a model that can be named."""
     backends = make_backends(settings)
     try:
-        for given, route in zip(settings.all_backends(), backends.routes, strict=True):
-            if given.models:
-                return given.models[0]
-            with contextlib.suppress(GenerationError):
-                for model in await route.probe(timeout_s=PROBE_TIMEOUT_S):
-                    return model
+        found = await asyncio.gather(
+            *map(_probed, settings.all_backends(), backends.routes)
+        )
     finally:
         await backends.aclose()
-    return "MODEL"
+    models = [model for _, model in found if model is not None]
+    return ", ".join(shown for shown, _ in found), models[0] if models else "MODEL"
+
+
+async def _probed(given: BackendSettings, route: Backend) -> tuple[str, str | None]:
+    shown, models = given.url, given.models
+    try:
+        listed = await route.probe(timeout_s=PROBE_TIMEOUT_S)
+    except GenerationError as error:
+        # One with a status, or with another answer than a list, is there.
+        if isinstance(error, BackendUnavailable | BackendTimeout) and not error.status:
+            shown += f" (does not answer yet: {reason(error, route.name)})"
+    else:
+        models = models or listed
+    return shown, models[0] if models else None

@@ -29,15 +29,19 @@ def run(main: Coroutine[Any, Any, T], loop: str = "auto") -> T:
         raise
     with asyncio.Runner(loop_factory=factory) as runner:
         try:
-            return runner.run(_cancelled_by_sigterm(main))
+            return runner.run(_cancelled_by_signals(main))
         except asyncio.CancelledError as error:
             raise KeyboardInterrupt from error
 
 
-async def _cancelled_by_sigterm(main: Coroutine[Any, Any, T]) -> T:
+async def _cancelled_by_signals(main: Coroutine[Any, Any, T]) -> T:
     task = asyncio.current_task()
     assert task is not None
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, task.cancel)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # So a script's `&` starts it, and asyncio's runner leaves that as it is.
+        loop.add_signal_handler(signal.SIGINT, task.cancel)
     return await main
 
 

@@ -37,6 +37,9 @@ class Printer(Protocol):
     def truncate(self, seq: int) -> None:
         """What was printed of events above ``seq`` does not stand any more."""
 
+    def note(self, text: str) -> None:
+        """Say ``text`` about the request, on stderr."""
+
     def close(self) -> None:
         """End what was begun: after the last event, whatever it was."""
 
@@ -62,6 +65,10 @@ class JsonPrinter:
     def truncate(self, seq: int) -> None:
         """The ``resumed`` event that follows says the same."""
 
+    def note(self, text: str) -> None:
+        """Say ``text`` on stderr."""
+        say_note(text)
+
     def close(self) -> None:
         """Nothing is left open."""
 
@@ -86,7 +93,7 @@ class TextPrinter:
             case Reasoning():
                 self._reason(event.text)
             case Handover():
-                self._note("the worker hands the request over; another one goes on")
+                self.note("the worker hands the request over; another one goes on")
             case Resumed():
                 self._resumed(event)
             case Completed() | Failed() | Cancelled():
@@ -99,7 +106,12 @@ class TextPrinter:
             void += self._printed.pop()[1]
         if void:
             self._end_reasoning()
-            self._note(f"the last {void} characters are void")
+            self.note(f"the last {void} characters are void")
+
+    def note(self, text: str) -> None:
+        """Say ``text`` on a line of its own."""
+        self.close()
+        say_note(text)
 
     def close(self) -> None:
         """End the line that the text stopped in."""
@@ -112,12 +124,17 @@ class TextPrinter:
             return
         self._end_reasoning()
         self._printed.clear()
-        self._note(f"{_why(event)}: the text above is void, it starts anew")
+        then = (
+            "; trying again"
+            if event.reason == "backend_failure"
+            else ", it starts anew"
+        )
+        self.note(f"{_why(event)}: the text above is void{then}")
 
     def _ended(self, event: Event) -> None:
         if isinstance(event, Completed):
             for call in event.tool_calls or []:
-                self._note(_call(call))
+                self.note(_call(call))
         self.close()
 
     def _reason(self, text: str) -> None:
@@ -130,10 +147,6 @@ class TextPrinter:
         if self._reasoning:
             self._reasoning = False
             click.echo(err=True)
-
-    def _note(self, text: str) -> None:
-        self.close()
-        click.echo(click.style(f"[{text}]", dim=True), err=True)
 
     def _write(self, text: str) -> None:
         if not text:
@@ -153,6 +166,11 @@ def _why(event: Resumed) -> str:
 
 def _call(call: ToolCall) -> str:
     return _CONTROL.sub("", f"tool call: {call.name or '?'}({call.arguments})")
+
+
+def say_note(text: str) -> None:
+    """Print ``text`` as the line on stderr that a note is."""
+    click.echo(click.style(f"[{text}]", dim=True), err=True)
 
 
 def say_end(end: AnyEvent | None) -> int:

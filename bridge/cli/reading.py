@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import signal
 from collections.abc import Callable, Iterator
 
@@ -11,12 +12,42 @@ import click
 
 from bridge.cli.figures import Figures
 from bridge.cli.printers import Printer
-from bridge.client import Stream
+from bridge.client import Client, Stream
 
 #: After a cancel, its `cancelled` event is waited for so long, in seconds: the bridge
 #: answers in milliseconds where the request runs, and not at all where it waits in a
 #: queue that nobody serves.
 CANCELLED_WITHIN_S = 5.0
+
+#: How often the connection is looked at while a request is read, in seconds.
+LOOK_S = 0.1
+
+#: What logs that the connection is lost, as a note says it here.
+CONNECTION_LOG = "bridge.bus.connection"
+
+
+@contextlib.contextmanager
+def noting_outages(client: Client, printer: Printer) -> Iterator[None]:
+    """Say inside the block when NATS is away, and when it is back."""
+    log = logging.getLogger(CONNECTION_LOG)
+    level = log.level
+    if log.getEffectiveLevel() == logging.WARNING:
+        log.setLevel(logging.ERROR)
+    watching = asyncio.create_task(_note_outages(client, printer))
+    try:
+        yield
+    finally:
+        watching.cancel()
+        log.setLevel(level)
+
+
+async def _note_outages(client: Client, printer: Printer) -> None:
+    away = False
+    while True:
+        await asyncio.sleep(LOOK_S)
+        if client.connected == away:
+            away = not away
+            printer.note("NATS is away; waiting" if away else "NATS is back")
 
 
 @contextlib.contextmanager

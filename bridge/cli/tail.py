@@ -5,13 +5,13 @@ from __future__ import annotations
 import click
 
 from bridge.cli import exit_codes
-from bridge.cli.ask import make_client
+from bridge.cli.connecting import connected
 from bridge.cli.event_loop import run
 from bridge.cli.figures import Figures
 from bridge.cli.logging import secrets_of, set_up
 from bridge.cli.options import TOKEN, client_options, settings_of
 from bridge.cli.printers import make_printer, say_end
-from bridge.cli.reading import read
+from bridge.cli.reading import noting_outages, read
 from bridge.config import ClientSettings
 
 EPILOG = """\b
@@ -69,9 +69,11 @@ async def tail(
     Raises `NothingInLog` where nothing of it came within ``wait_s``.
     """
     figures = Figures()
-    async with make_client(settings) as client:
+    async with connected(settings) as client:
         async with client.join(id, from_seq=from_seq, wait_s=wait_s) as stream:
-            await read(stream, make_printer(as_json), figures)
+            printer = make_printer(as_json)
+            with noting_outages(client, printer):
+                await read(stream, printer, figures)
         if not as_json:
             click.echo(click.style(figures.logged_line(), dim=True), err=True)
         return say_end(stream.end) if stream.end else exit_codes.FAILED

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bridge.events import Job, OnRestart, decode_job, encode
+from bridge.speech.options import speech_options
 
 
 def make_request(
@@ -79,9 +80,15 @@ def make_job(
         deadline_ms=deadline_ms,
         keepalive_ms=keepalive_ms,
         on_restart=on_restart,
-        speech=speech if isinstance(speech, bool) else dict(speech),
+        speech=speech if isinstance(speech, bool) else _checked(speech),
         metadata=dict(metadata or {}),
     )
     # The bridge's own check, so that a mistake is the caller's exception and not an
     # event of the request.
     return decode_job(encode(job))
+
+
+def _checked(speech: Mapping[str, Any]) -> dict[str, Any]:
+    options = dict(speech)
+    speech_options(options)
+    return options

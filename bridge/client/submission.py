@@ -90,7 +90,8 @@ async def submit_job(
             if await _lane_is_unknown(cell.jetstream, subject, tried_s):
                 raise UnknownLane(
                     f"no stream takes jobs on {subject}: is lane {lane!r} one of the "
-                    "bridge's lanes, and has a bridge with this prefix ever run?"
+                    "bridge's lanes, and has a bridge with this prefix ever run? "
+                    "tokenbridge check tells"
                 ) from error
         except ConnectionLost as error:
             reason = error

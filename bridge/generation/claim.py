@@ -88,12 +88,13 @@ async def _claim_begun(
             return Claim(Found.NEWER, history)
         below = max(delivery.attempt, history.attempt + 1)
         await cell.batches.close(older_batches(job_seqs, below))
-        closed, history = history, await read_history(cell, tenant, job.id)
+        tip = await cell.last_stored(tenant, job.id)
         # An owner that lives repairs what was closed, with a batch that is open then:
         # whatever it stored meanwhile, the closing is to be done again. Its repairs
         # are counted, and so are our rounds.
-        if history.last_stream_seq == closed.last_stream_seq:
+        if (tip.seq if tip is not None else 0) == history.last_stream_seq:
             return Claim(Found.TAKEOVER, history, cancelled)
+        history = await read_history(cell, tenant, job.id)
 
 
 async def read_history(cell: Cell, tenant: str, id: str) -> History:

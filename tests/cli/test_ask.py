@@ -148,6 +148,20 @@ def test_an_unknown_lane_is_one_line(run: Any, shared: dict[str, str]) -> None:
     (line,) = result.stderr.splitlines()
     assert line.startswith("error: ")
     assert "'express'" in line
+    assert line.endswith("tokenbridge check tells")
+
+
+def test_what_was_asked_before_is_read_from_its_log(
+    run: Any, shared: dict[str, str]
+) -> None:
+    words = ("ask", "Why?", "--id", "again", "--max-tokens", "5")
+    first, second = run(*words, env=shared), run(*words, env=shared)
+    assert "was asked before" not in first.stderr
+    assert (second.returncode, second.stdout) == (0, first.stdout)
+    note, figures = second.stderr.splitlines()
+    assert note == "[again was asked before: this is its log, nothing was generated]"
+    assert figures.startswith("5 tokens, ")
+    assert "tokens/s" not in figures
 
 
 def test_a_full_queue_is_one_line(run: Any, start: Any, env: dict[str, str]) -> None:
@@ -175,6 +189,9 @@ def test_nats_away_is_one_line_and_quick(run: Any) -> None:
     assert result.returncode == 1
     (line,) = result.stderr.splitlines()
     assert line.startswith("error: NATS at nats://127.0.0.1:1 cannot be reached")
+    assert line.endswith(
+        "; start it (tokenbridge dev brings one), or set TOKENBRIDGE_NATS_URL"
+    )
     assert time.monotonic() - begun < 20
 
 

@@ -92,6 +92,34 @@ def test_a_backend_that_is_away_fails(run: Any, env: dict[str, str]) -> None:
     result = run("check", "--backend-url", "http://127.0.0.1:1/v1", env=env)
     assert result.returncode == 1
     assert "-> is it running" in result.stdout
+    line = lines(result.stdout)["backend default"]
+    assert line.startswith(
+        "FAIL  backend default: cannot be reached: Connection refused (http://"
+    )
+
+
+def test_a_backend_without_a_list_of_models_is_not_asked_for_a_models_name(
+    run: Any, env: dict[str, str]
+) -> None:
+    url = env["TOKENBRIDGE_BACKEND_URL"].removesuffix("/v1") + "/v2"
+    result = run("check", "--backend-url", url, env=env)
+    assert lines(result.stdout)["backend default"] == (
+        f"FAIL  backend default: answered 404 Not Found ({url}/models)"
+    )
+
+
+def test_jobs_that_no_bridge_pulls_fail(
+    run: Any, start: Any, env: dict[str, str], bridge: Any
+) -> None:
+    bridge.interrupt()
+    assert bridge.ended() == 0
+    asking = start("ask", "Why?", env=env)
+    asking.wait_for("is queued", "err")
+    result = run("check", env=env)
+    assert result.returncode == 1, result.stdout
+    line = lines(result.stdout)["consumer default of LLM_JOBS"]
+    assert line.endswith("LLM_JOBS: 1 job waits and no bridge pulls")
+    assert "-> start one: tokenbridge serve" in result.stdout
 
 
 def test_a_model_that_no_backend_lists_is_named(

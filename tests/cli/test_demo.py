@@ -51,6 +51,7 @@ def test_lines_where_stdout_is_no_terminal_and_how_to_use_a_real_one(
         "TOKENBRIDGE_BACKEND_URL",
         "TOKENBRIDGE_NATS_URL",
         "http://127.0.0.1:11434/v1 tokenbridge dev\n",
+        "--use-nats",
         "tokenbridge ask --model llama3.2",
     ):
         assert words in end

@@ -52,6 +52,27 @@ def test_a_nats_that_runs_may_be_used(start: Any, nats_url: str) -> None:
     assert "s3cret" not in staying.out + staying.err
 
 
+def test_a_nats_that_is_set_and_not_used_is_said(start: Any) -> None:
+    url = "nats://joe:s3cret@127.0.0.1:1"
+    staying = start("dev", *FREE, env={"TOKENBRIDGE_NATS_URL": url})
+    staying.wait_for(
+        r"note: TOKENBRIDGE_NATS_URL \(nats://127\.0\.0\.1:1\) is not used; add "
+        r"--use-nats to use it instead of an embedded NATS\n",
+        "err",
+    )
+    staying.wait_for(r"Ctrl-C ends it")
+    staying.interrupt()
+    assert staying.ended() == 0
+    assert "s3cret" not in staying.out + staying.err
+
+
+def test_a_backend_that_does_not_answer_yet_is_said(start: Any) -> None:
+    url = "http://127.0.0.1:1/v1"
+    staying = start("dev", *FREE, env={"TOKENBRIDGE_BACKEND_URL": url})
+    staying.wait_for(rf"backend +{url} \(does not answer yet: Connection refused\)\n")
+    staying.wait_for(r"ask --model MODEL")
+
+
 @pytest.mark.parametrize(
     ("option", "what", "advice"),
     [

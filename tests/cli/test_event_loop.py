@@ -48,3 +48,17 @@ def test_a_signal_cancels_and_cleans_up(loop: str, number: signal.Signals) -> No
     with pytest.raises(KeyboardInterrupt):
         run(main(), loop)
     assert cleaned == [True]
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_sigint_counts_also_where_a_script_had_it_ignored(loop: str) -> None:
+    async def main() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        await asyncio.wait_for(asyncio.get_running_loop().create_future(), 30)
+
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run(main(), loop)
+    finally:
+        signal.signal(signal.SIGINT, before)

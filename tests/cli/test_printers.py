@@ -110,6 +110,17 @@ def test_a_restart_is_said_and_begins_a_new_line(
     assert "the text above is void, it starts anew" in capsys.readouterr().err
 
 
+def test_a_backend_that_failed_is_tried_again(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    again = Resumed(
+        id="a", seq=2, attempt=1, after=1, mode="restart", reason="backend_failure"
+    )
+    assert printed(token(1, "old"), again, token(3, "new")) == "old\nnew\n"
+    note = "[the backend failed: the text above is void; trying again]\n"
+    assert capsys.readouterr().err == note
+
+
 def test_a_continuation_just_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
     handover = Handover(id="a", seq=2, attempt=1)
     assert printed(token(1, "a"), resumed(2, 1, "continue"), token(3, "b")) == "ab\n"

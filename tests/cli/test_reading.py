@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import io
+import logging
 import os
 import signal
 from collections.abc import AsyncIterator
@@ -10,7 +12,15 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from bridge.cli.reading import CANCELLED_WITHIN_S, Patience, on_signals
+from bridge.cli.printers import JsonPrinter
+from bridge.cli.reading import (
+    CANCELLED_WITHIN_S,
+    Patience,
+    noting_outages,
+    on_signals,
+)
+from bridge.client import Client
+from bridge.embedded import EmbeddedServer
 
 
 @asynccontextmanager
@@ -83,3 +93,31 @@ async def test_signals_call_inside_the_block_only(number: signal.Signals) -> Non
             await received.wait()
     loop = asyncio.get_running_loop()
     assert not loop.remove_signal_handler(number)
+
+
+class Notes(JsonPrinter):
+    """A printer whose notes can be waited for."""
+
+    def __init__(self) -> None:
+        super().__init__(io.StringIO())
+        self.said: asyncio.Queue[str] = asyncio.Queue()
+
+    def note(self, text: str) -> None:
+        self.said.put_nowait(text)
+
+
+async def test_an_outage_is_noted_and_so_is_its_end(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.WARNING)
+    notes = Notes()
+    async with asyncio.timeout(60), EmbeddedServer() as server:
+        port = int(server.url.rpartition(":")[2])
+        async with Client(server.url) as client:
+            with noting_outages(client, notes):
+                await server.stop()
+                assert await notes.said.get() == "NATS is away; waiting"
+                async with EmbeddedServer(port):
+                    assert await notes.said.get() == "NATS is back"
+    assert notes.said.empty()
+    assert "disconnected" not in caplog.text

@@ -123,3 +123,8 @@ def test_what_a_bridge_would_refuse_is_refused_here(
 def test_what_is_no_json() -> None:
     with pytest.raises(TypeError):
         job(request=body("Hi", parameters={"stop": object()}))
+
+
+def test_a_typo_in_the_speech_options_is_named() -> None:
+    with pytest.raises(InvalidJob, match="langauge"):
+        job(speech={"langauge": "en"})

@@ -91,14 +91,15 @@ class Attempt:
         last_seq: int = 0,
         job_seq: int = JOB_SEQ,
         text: str = "x",
+        id: str = ID,
     ) -> None:
         self.owned = True
         self.text = text
-        self.numbering = Numbering(ID, attempt, stored)
+        self.numbering = Numbering(id, attempt, stored)
         self.writer = LogWriter(
             cell,
             tenant="default",
-            id=ID,
+            id=id,
             job_seq=job_seq,
             attempt=attempt,
             stored=stored,
@@ -362,6 +363,28 @@ async def test_an_owner_that_repairs_behind_the_closing_is_closed_again(
     events = await log_of(cell)
     assert logs.faults_of_log(events) == []
     assert [event["attempt"] for event in events] == [1] * 6 + [2] * 7
+
+
+async def test_an_owner_learns_of_its_successor_though_it_has_nothing_to_say(
+    cell: Cell, other: Cell
+) -> None:
+    """After a reconnect, for then a job may have been delivered again."""
+    stale, quiet = Attempt(cell), Attempt(cell, job_seq=JOB_SEQ + 1, id="two")
+    for attempt in (stale, quiet):
+        attempt.tokens(3)
+        await attempt.proven()
+    for listener in cell.connection.on_reconnected:
+        listener()
+    await until(lambda: stale.writer.repairs == 1, "the repair")
+    await until(lambda: stale.writer.state is not WriterState.REPAIRING, "its end")
+    stale.tokens(1)
+    taken = await takes_over(other)
+    await until(lambda: stale.writer.state is WriterState.FAILED, "the fence", 5)
+    quiet.tokens(1)
+    await quiet.end()
+    await taken.end()
+    assert logs.faults_of_log(await log_of(cell)) == []
+    assert logs.holes(await log_of(cell, "two")) == 0
 
 
 async def test_a_newer_attempt_that_comes_in_between_is_left_alone(
