@@ -6,11 +6,20 @@ import asyncio
 import os
 import signal
 import sys
+from collections.abc import Iterator
 
 import pytest
 
 from bridge.cli.event_loop import LOOPS, run
 from bridge.errors import ConfigurationError
+
+
+@pytest.fixture(autouse=True)
+def sigint_as_python_starts_with_it() -> Iterator[None]:
+    """Loops of tests before, uvloop's above all, may have left another handler."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before or signal.default_int_handler)
 
 
 async def module_of_the_loop() -> str:
