@@ -22,9 +22,6 @@ PULL_EXPIRES_S = 1.0
 #: After its expiry a pull without a word from the server counts as lost.
 PULL_GRACE_S = 1.0
 
-#: Where nobody served a pull, the next one is sent after so long, in seconds.
-MISSING_RETRY_S = 0.25
-
 #: The most jobs that one pull asks for: a burst is then spread over the replicas.
 PULL_BATCH = 16
 
