@@ -15,6 +15,10 @@ import msgspec
 #: and an idle lane does not sit on the slots that a busy one could use.
 MAX_ASK = 16
 
+#: A lane asks again when no more than so many are left of what it asked for: a pull for
+#: every single job would cost the server and us more than the job's own message.
+ASK_AGAIN = MAX_ASK // 2
+
 
 class LaneLoad(msgspec.Struct):
     """One lane: its reserved slots, its running jobs, what its open pulls may bring.
@@ -55,4 +59,4 @@ def asks(slots: int, lanes: Sequence[LaneLoad]) -> list[int]:
 
 
 def _room(lane: LaneLoad) -> int:
-    return max(0, MAX_ASK - lane.asked)
+    return MAX_ASK - lane.asked if lane.asked <= ASK_AGAIN else 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bridge.slots import MAX_ASK, LaneLoad, asks
+from bridge.slots import ASK_AGAIN, MAX_ASK, LaneLoad, asks
 
 slots = st.integers(1, 100)
 
@@ -87,7 +87,7 @@ def test_a_reservation_is_always_asked_for(
 ) -> None:
     total, lanes = given_
     for lane, jobs in zip(lanes, asks(total, lanes), strict=True):
-        if lane.used < lane.reserved and lane.asked < MAX_ASK:
+        if lane.used < lane.reserved and lane.asked <= ASK_AGAIN:
             assert jobs >= 1
 
 
@@ -106,6 +106,11 @@ def test_the_first_lane_of_the_configuration_comes_first() -> None:
 def test_who_came_back_with_nothing_lets_the_others_choose() -> None:
     assert asks(1, [LaneLoad(idle=True), LaneLoad()]) == [0, 1]
     assert asks(1, [LaneLoad(idle=True), LaneLoad(idle=True)]) == [1, 0]
+
+
+def test_a_lane_asks_again_when_half_of_what_it_asked_for_has_come() -> None:
+    assert asks(100, [LaneLoad(running=7, asked=ASK_AGAIN + 1)]) == [0]
+    assert asks(100, [LaneLoad(running=8, asked=ASK_AGAIN)]) == [MAX_ASK - ASK_AGAIN]
 
 
 def test_with_every_slot_taken_nobody_asks() -> None:
