@@ -6,7 +6,7 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from bridge.bus.cell import Cell
-from bridge.bus.connection import headers_size
+from bridge.bus.commands import headers_size
 from bridge.bus.jobs import Delivery
 from bridge.errors import BusError, StreamUnavailable, shorten
 from bridge.events import Failed, Terminal

@@ -68,8 +68,6 @@ class Exchange:
         self._deadline_at = deadline_at
         self._model = job.model
         self._upstream: Upstream | None = None
-        self._opening: asyncio.Task[Upstream] | None = None
-        self._head_late = False
         self._over: asyncio.Future[GenerationError | None] | None = None
         self._asked_at = 0.0
         self._answering = False
@@ -154,34 +152,29 @@ class Exchange:
         self._upstream = upstream
         self._answering = False
         self._deltas_seen = transcript.deltas
+        complete = False
         try:
             upstream.start(self)
-            await interruption.race_future(over)
+            error = await interruption.race(over)
+            complete = error is None
         finally:
-            self._read(upstream, complete=over.done() and over.result() is None)
-        error = over.result()
+            self._read(upstream, complete=complete)
         if error is not None:
             raise error
 
     async def _open(
         self, backend: Backend, body: bytes, interruption: Interruption
     ) -> Upstream:
-        """Send the request; the sweep cancels it when no head comes in time."""
-        opening = asyncio.get_running_loop().create_task(backend.open(body))
-        self._opening = opening
-        self._head_late = False
+        """Send the request, and wait for the head of the answer."""
+        limit = self._around.settings.first_token_timeout_s
         try:
-            return await interruption.race_task(opening, undo=Upstream.abort)
-        except asyncio.CancelledError:
-            if not self._head_late:
-                raise  # it is we who were cancelled
+            async with asyncio.timeout(limit):
+                return await interruption.race(backend.open(body))
+        except TimeoutError:
             backend.failed()
-            limit = self._around.settings.first_token_timeout_s
             raise BackendTimeout(
                 f"backend {backend.name} did not answer within {limit:g} s"
             ) from None
-        finally:
-            self._opening = None
 
     def _read(self, upstream: Upstream, *, complete: bool) -> None:
         """Take what a call leaves behind, however it ended."""
@@ -259,7 +252,6 @@ class Exchange:
         """Called a few times a second: silence of the backend, and backpressure."""
         upstream = self._upstream
         if upstream is None:
-            self._sweep_opening(now)
             return
         deltas = self._transcript.deltas
         if upstream.paused:
@@ -270,12 +262,6 @@ class Exchange:
             self._quiet_since = now
         else:
             self._time_out(upstream, now - self._quiet_since)
-
-    def _sweep_opening(self, now: float) -> None:
-        limit = self._around.settings.first_token_timeout_s
-        if self._opening is not None and now - self._asked_at > limit:
-            self._head_late = True
-            self._opening.cancel()
 
     def _time_out(self, upstream: Upstream, quiet_s: float) -> None:
         settings = self._around.settings

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from enum import Enum
 from typing import Any, NamedTuple, TypeVar
 
@@ -36,76 +36,57 @@ class Interrupted(Exception):
 
 
 class Interruption:
-    """At most one interrupt, which ends every wait made through `race`."""
+    """At most one interrupt, which ends the wait that is made through `race`."""
+
+    __slots__ = ("_fired", "_racing")
 
     def __init__(self) -> None:
-        self._fired: asyncio.Future[Interrupt] = (
-            asyncio.get_running_loop().create_future()
-        )
+        self._fired: Interrupt | None = None
+        self._racing: asyncio.Task[Any] | None = None
 
     def __repr__(self) -> str:
-        state = self._fired.result() if self._fired.done() else "not fired"
-        return f"<Interruption {state}>"
+        return f"<Interruption {self._fired or 'not fired'}>"
 
     @property
     def fired(self) -> bool:
         """Whether an interrupt came."""
-        return self._fired.done()
+        return self._fired is not None
 
     def fire(self, interrupt: Interrupt) -> bool:
         """Interrupt; False when another one came first."""
-        if self._fired.done():
+        if self._fired is not None:
             return False
-        self._fired.set_result(interrupt)
+        self._fired = interrupt
+        if self._racing is not None:
+            self._racing.cancel()
         return True
 
     def check(self) -> None:
         """Raises `Interrupted` if an interrupt came."""
-        if self._fired.done():
-            raise Interrupted(self._fired.result())
+        if self._fired is not None:
+            raise Interrupted(self._fired)
 
-    async def race(
-        self, work: Coroutine[Any, Any, T], undo: Callable[[T], None] | None = None
-    ) -> T:
+    async def race(self, work: Coroutine[Any, Any, T] | asyncio.Future[T]) -> T:
         """Await ``work``; raises `Interrupted`, and cancels it, if that comes first.
 
-        ``undo`` gets what ``work`` returned although it was too late.
+        Cancels as `asyncio.timeout` does: the task that waits, and counted, so that it
+        nests with others and a cancel from outside stays one. A ``work`` that finishes
+        all the same has finished: the next race, or `check`, raises.
         """
-        return await self.race_task(asyncio.get_running_loop().create_task(work), undo)
-
-    async def race_task(
-        self, task: asyncio.Task[T], undo: Callable[[T], None] | None = None
-    ) -> T:
-        """The same for a task; raises `asyncio.CancelledError` when it is cancelled."""
-        try:
-            await self.race_future(task)
-        except BaseException:
-            await _end(task, undo)
-            raise
-        return task.result()
-
-    async def race_future(self, future: asyncio.Future[Any]) -> None:
-        """Wait until ``future`` is done; raises `Interrupted` if that comes first."""
-        if not (future.done() or self._fired.done()):
-            # What asyncio.wait does, without its sets: a request waits three times.
-            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-            def wake(_: object) -> None:
-                if not waiter.done():
-                    waiter.set_result(None)
-
-            future.add_done_callback(wake)
-            self._fired.add_done_callback(wake)
-            try:
-                await waiter
-            finally:
-                future.remove_done_callback(wake)
-                self._fired.remove_done_callback(wake)
+        task = asyncio.current_task()
+        assert task is not None
+        if self.fired and asyncio.iscoroutine(work):
+            work.close()
         self.check()
-
-
-async def _end(task: asyncio.Task[T], undo: Callable[[T], None] | None) -> None:
-    task.cancel()
-    await asyncio.wait([task])
-    if not task.cancelled() and task.exception() is None and undo is not None:
-        undo(task.result())
+        cancelling = task.cancelling()
+        self._racing = task
+        try:
+            return await work
+        except asyncio.CancelledError:
+            if task.cancelling() == cancelling + 1:
+                self.check()
+            raise
+        finally:
+            self._racing = None
+            if self.fired:
+                task.uncancel()

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bridge.bus.connection import headers_size
+from bridge.bus.commands import headers_size
 from bridge.bus.jobs import Delivery
 from bridge.generation.dead import cut_to_fit, dead_letter_headers
 
