@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from bridge.bus.connection import Connection, Question
+from bridge.bus.connection import Connection
+from bridge.bus.questions import Question
 from bridge.errors import BusError, SetupError, StreamUnavailable
 
 #: Error codes of nats-server (``server/errors.json``).

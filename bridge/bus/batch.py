@@ -175,7 +175,7 @@ class Batches:
                 f"{self._inbox}.*.*.*.*.{op:d}.$FI", self._answered
             )
 
-    async def _answered(self, message: Msg) -> None:
+    def _answered(self, message: Msg) -> None:
         tokens = message.subject.rsplit(".", 6)
         listener = self._listeners.get(tokens[1])
         if listener is not None:

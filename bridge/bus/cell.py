@@ -226,7 +226,7 @@ class Cell:
         Raises `ConnectionLost`. The subscription lasts as long as the connection.
         """
 
-        async def received(message: Msg) -> None:
+        def received(message: Msg) -> None:
             address = self.subjects.parse_control(message.subject)
             control = decode_control(message.data)
             if address is not None and address.kind == "lease":

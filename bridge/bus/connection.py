@@ -8,31 +8,23 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import ssl
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from pathlib import Path
-from typing import Any, NamedTuple
-from urllib.parse import urlsplit
+from collections.abc import Callable
+from typing import Any
 
 import nats.errors
-from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
-from bridge.bus.outbox import PENDING_BYTES, Outbox
+from bridge.bus.client import BusClient
+from bridge.bus.commands import command, headers_size
+from bridge.bus.options import client_options, redact, server_urls
+from bridge.bus.outbox import Outbox
+from bridge.bus.questions import Question, Questions
 from bridge.config import NatsSettings
-from bridge.errors import BusError, ConnectionLost, SetupError, StreamUnavailable
+from bridge.errors import BusError, ConnectionLost, SetupError
 
 log = logging.getLogger(__name__)
-
-#: The longest a message may wait in a subscription's queue, in messages: a control
-#: storm of that size is dropped and reported, never kept without bound.
-SUBSCRIPTION_MESSAGES = 512 * 1024
-
-#: Of a message with headers nats-py checks the payload only, and a server cuts the
-#: connection of a client that exceeds ``max_payload``: the status line and blank line.
-HEADER_BASE_BYTES = len(b"NATS/1.0\r\n\r\n")
 
 #: The oldest server with fast-ingest batches (ADR-50).
 MINIMUM_SERVER = (2, 14)
@@ -40,67 +32,12 @@ MINIMUM_SERVER = (2, 14)
 #: While NATS is away, the log says so this often, in seconds.
 SAY_EVERY_S = 5.0
 
-#: Answers that stay away are noticed with this grain, in seconds.
-EXPIRE_EVERY_S = 0.1
-
-#: nats-py pings are outstanding for at most this many intervals.
-PINGS_OUTSTANDING = 2
-
-
-def command(
-    subject: str, payload: bytes, reply: str, headers: Mapping[str, str] | None
-) -> bytes:
-    """One PUB or HPUB command of the NATS client protocol."""
-    if not headers:
-        head = f"PUB {subject} {reply} {len(payload)}\r\n"
-        return b"%b%b\r\n" % (head.encode(), payload)
-    lines = "".join(f"{key}: {value}\r\n" for key, value in headers.items())
-    block = f"NATS/1.0\r\n{lines}\r\n".encode()
-    total = len(block) + len(payload)
-    head = f"HPUB {subject} {reply} {len(block)} {total}\r\n"
-    return b"%b%b%b\r\n" % (head.encode(), block, payload)
-
-
-Handler = Callable[[Msg], Awaitable[None]]
+Handler = Callable[[Msg], None]
 Listener = Callable[[], None]
 
 
 class TooLarge(BusError):
     """A message exceeds the server's ``max_payload``."""
-
-
-def headers_size(headers: Mapping[str, str] | None) -> int:
-    """The bytes that ``headers`` add to a message."""
-    if not headers:
-        return 0
-    lines = sum(len(k.encode()) + len(v.encode()) + 4 for k, v in headers.items())
-    return HEADER_BASE_BYTES + lines
-
-
-class _Client(Client):
-    """nats-py's client, but for subjects that are no UTF-8.
-
-    Any bytes make a subject; nats-py's read loop dies of them, and a job published
-    on such a one would be delivered again and again to take every worker down.
-    """
-
-    def _build_message(
-        self,
-        sid: int,
-        subject: bytes,
-        reply: bytes,
-        data: bytes,
-        headers: dict[str, str] | None,
-    ) -> Any:
-        try:
-            return super()._build_message(sid, subject, reply, data, headers)
-        except UnicodeDecodeError:
-            subject, reply = _readable(subject), _readable(reply)
-            return super()._build_message(sid, subject, reply, data, headers)
-
-
-def _readable(subject: bytes) -> bytes:
-    return subject.decode(errors="replace").encode()
 
 
 class Connection:
@@ -114,12 +51,10 @@ class Connection:
     def __init__(self, settings: NatsSettings, *, name: str) -> None:
         self._settings = settings
         self._name = name
-        self._client: Client = _Client()
+        self._client = BusClient()
         self._outbox = Outbox(self._client)
         self._subscriptions: list[Subscription] = []
-        self._waiting: dict[str, Question] = {}
-        self._expiry: asyncio.TimerHandle | None = None
-        self._next = 0
+        self._questions = Questions()
         self._inbox = ""
         self._closing = False
         self._last_error = ""
@@ -127,7 +62,6 @@ class Connection:
         self.closed = asyncio.Event()
         self.on_disconnected: list[Listener] = []
         self.on_reconnected: list[Listener] = []
-        self.slow_consumers = 0
         #: How often the connection came back.
         self.reconnects = 0
 
@@ -151,9 +85,7 @@ class Connection:
     @property
     def servers(self) -> str:
         """The configured servers, without credentials."""
-        return ", ".join(
-            redact(url.strip()) for url in self._settings.nats_url.split(",")
-        )
+        return ", ".join(redact(url) for url in server_urls(self._settings))
 
     @property
     def max_payload(self) -> int:
@@ -183,11 +115,11 @@ class Connection:
         credentials, a file that cannot be read) and, without ``wait``,
         `ConnectionLost`. May be cancelled.
         """
-        options = self._options()
-        self._client = _Client()
+        options = client_options(self._settings, self._name)
+        self._client = BusClient()
         self._outbox = Outbox(self._client)
         self._failures = asyncio.Queue()
-        connecting = asyncio.ensure_future(self._client.connect(**options))
+        connecting = asyncio.ensure_future(self._connect(options))
         try:
             await self._watch(connecting, wait)
         except BaseException:
@@ -203,11 +135,20 @@ class Connection:
         self._check_version()
         self._outbox.open()
         self._inbox = self._client.new_inbox()
-        await self.subscribe(f"{self._inbox}.*", self._answer)
+        await self.subscribe(f"{self._inbox}.*", self._questions.answered)
+
+    async def _connect(self, options: dict[str, Any]) -> None:
+        await self._client.connect(
+            **options,
+            error_cb=self._error,
+            disconnected_cb=self._disconnected,
+            reconnected_cb=self._reconnected,
+            closed_cb=self._closed,
+        )
 
     async def _watch(self, connecting: asyncio.Future[None], wait: bool) -> None:
         """Wait for ``connecting``; nats-py itself never gives up nor says why."""
-        servers = len(self._settings.nats_url.split(","))
+        servers = len(server_urls(self._settings))
         failures = 0
         said_at = -SAY_EVERY_S
         while True:
@@ -245,37 +186,6 @@ class Connection:
                 f"{MINIMUM_SERVER[0]}.{MINIMUM_SERVER[1]} or newer (fast-ingest "
                 "batches): please upgrade it"
             )
-
-    def _options(self) -> dict[str, Any]:
-        settings = self._settings
-        options: dict[str, Any] = {
-            "servers": [url.strip() for url in settings.nats_url.split(",")],
-            "name": self._name,
-            "allow_reconnect": True,
-            "connect_timeout": settings.nats_connect_timeout_s,
-            "reconnect_time_wait": settings.nats_reconnect_wait_s,
-            "max_reconnect_attempts": -1,
-            "ping_interval": settings.nats_ping_interval_s,
-            "max_outstanding_pings": PINGS_OUTSTANDING,
-            "pending_size": PENDING_BYTES,
-            # `bridge.subjects` has checked every token already.
-            "skip_subject_validation": True,
-            "error_cb": self._error,
-            "disconnected_cb": self._disconnected,
-            "reconnected_cb": self._reconnected,
-            "closed_cb": self._closed,
-        }
-        if settings.nats_user:
-            options["user"] = settings.nats_user
-            options["password"] = settings.nats_password.reveal()
-        if settings.nats_token:
-            options["token"] = settings.nats_token.reveal()
-        if settings.nats_credentials_file:
-            options["user_credentials"] = _credentials(settings.nats_credentials_file)
-        context = tls_context(settings)
-        if context is not None:
-            options["tls"] = context
-        return options
 
     def publish(
         self,
@@ -329,7 +239,7 @@ class Connection:
         """
         if not self.connected:
             raise ConnectionLost(f"not connected to NATS at {self.servers}")
-        question = self._expect(subject, timeout_s)
+        question = self._questions.expect(subject, timeout_s)
         try:
             self.publish(subject, payload, f"{self._inbox}.{question.token}", headers)
         except BusError:
@@ -338,13 +248,13 @@ class Connection:
         return question
 
     async def subscribe(self, subject: str, handler: Handler) -> Subscription:
-        """Call ``handler`` for each message, one after the other; it must not raise."""
+        """Call ``handler`` for each message as it is read, one after the other."""
+
+        async def received(message: Msg) -> None:
+            handler(message)
+
         try:
-            subscription = await self._client.subscribe(
-                subject,
-                cb=handler,
-                pending_msgs_limit=SUBSCRIPTION_MESSAGES,
-            )
+            subscription = await self._client.subscribe(subject, cb=received)
         except nats.errors.Error as error:
             raise ConnectionLost(f"cannot subscribe to {subject}: {error}") from error
         self._subscriptions.append(subscription)
@@ -374,7 +284,7 @@ class Connection:
         nats-py's own flush overtakes pending publishes; a request does not. Raises
         `ConnectionLost`.
         """
-        question = self._expect("flush", timeout_s)
+        question = self._questions.expect("flush", timeout_s)
         try:
             self.publish(f"{self._inbox}.{question.token}", b"")
         except BusError:
@@ -382,55 +292,19 @@ class Connection:
             raise
         await question.answer()
 
-    def _expect(self, subject: str, timeout_s: float) -> Question:
-        """An answer to come; one timer for all of them, for a timer each is dear."""
-        loop = asyncio.get_running_loop()
-        self._next += 1
-        token = f"{self._next:x}"
-        until = loop.time() + timeout_s
-        question = Question(
-            self._waiting, token, loop.create_future(), until, subject, timeout_s
-        )
-        self._waiting[token] = question
-        if self._expiry is None:
-            self._expiry = loop.call_later(EXPIRE_EVERY_S, self._expire)
-        return question
-
-    def _expire(self) -> None:
-        loop = asyncio.get_running_loop()
-        self._expiry = None
-        now = loop.time()
-        for waiting in list(self._waiting.values()):
-            if now >= waiting.until:
-                waiting.give_up()
-        if self._waiting:
-            self._expiry = loop.call_later(EXPIRE_EVERY_S, self._expire)
-
     async def close(self) -> None:
         """Write what is pending, then close. Safe to call twice."""
         self._closing = True
         self._outbox.flush()
-        if self._expiry is not None:
-            self._expiry.cancel()
-        for waiting in list(self._waiting.values()):
-            waiting.give_up()
+        self._questions.close()
         with contextlib.suppress(Exception):
             await self._client.close()
         self.closed.set()
 
-    async def _answer(self, message: Msg) -> None:
-        waiting = self._waiting.get(message.subject.rpartition(".")[2])
-        if waiting is not None and not waiting.future.done():
-            waiting.future.set_result(message)
-
     async def _error(self, error: Exception) -> None:
         # Never raise here: nats-py's read loop would die with it.
         self._last_error = str(error) or type(error).__name__
-        if isinstance(error, nats.errors.SlowConsumerError):
-            self.slow_consumers += 1
-            if self.slow_consumers % 1000 == 1:
-                log.error("messages dropped: the subscription is too slow")
-        elif not self._inbox:
+        if not self._inbox:
             self._failures.put_nowait(error)
         else:
             log.debug("NATS: %s", self._last_error)
@@ -438,9 +312,8 @@ class Connection:
     async def _disconnected(self) -> None:
         if not self._closing and self._inbox:
             log.warning("disconnected from NATS; reconnecting")
-        for waiting in list(self._waiting.values()):
-            # Its answer would come on this connection: whoever asked may ask again.
-            waiting.give_up("the connection to NATS was lost")
+        # The answers would come on this connection: whoever asked may ask again.
+        self._questions.give_up("the connection to NATS was lost")
         _call(self.on_disconnected)
 
     async def _reconnected(self) -> None:
@@ -477,75 +350,3 @@ def _call(listeners: list[Listener]) -> None:
         except Exception:
             # nats-py's reconnect task must outlive a defect of ours.
             log.exception("a listener of the NATS connection failed")
-
-
-class Question(NamedTuple):
-    """A request on its way; ``until`` is in seconds of the loop's clock."""
-
-    waiting: dict[str, Question]
-    token: str
-    future: asyncio.Future[Msg]
-    until: float
-    subject: str
-    timeout_s: float
-
-    async def answer(self) -> Msg:
-        """Wait for the answer, once. Raises as `Connection.request` does."""
-        try:
-            message = await self.future
-        finally:
-            self.forget()
-        if not message.data and (message.headers or {}).get("Status") == "503":
-            raise StreamUnavailable(f"nobody answers on {self.subject}")
-        return message
-
-    def forget(self) -> None:
-        """Wait no longer; an answer that still comes is dropped."""
-        self.waiting.pop(self.token, None)
-        self.future.cancel()
-
-    def give_up(self, reason: str = "") -> None:
-        """The time is over, or there is a ``reason`` why no answer will come."""
-        if not self.future.done():
-            reason = (
-                reason or f"no answer on {self.subject} within {self.timeout_s:g} s"
-            )
-            self.future.set_exception(ConnectionLost(reason))
-
-
-def _credentials(path: str) -> str:
-    """The path of a credentials file that can be read.
-
-    Raises `SetupError`: nats-py would try to connect with it for ever.
-    """
-    try:
-        Path(path).read_bytes()
-    except OSError as error:
-        raise SetupError(
-            f"nats_credentials_file: cannot read {path}: {error.strerror}"
-        ) from error
-    return path
-
-
-def redact(url: str) -> str:
-    """A NATS URL without user, password or token."""
-    parts = urlsplit(url)
-    host = parts.hostname or ""
-    return f"{parts.scheme}://{host}:{parts.port or 4222}"
-
-
-def tls_context(settings: NatsSettings) -> ssl.SSLContext | None:
-    """The TLS context that the settings ask for, or ``None``.
-
-    Raises `SetupError` when a file cannot be read.
-    """
-    wanted = settings.nats_ca_file or settings.nats_cert_file
-    if not wanted and "tls://" not in settings.nats_url:
-        return None
-    try:
-        context = ssl.create_default_context(cafile=settings.nats_ca_file or None)
-        if settings.nats_cert_file:
-            context.load_cert_chain(settings.nats_cert_file, settings.nats_key_file)
-    except (OSError, ssl.SSLError) as error:
-        raise SetupError(f"the TLS files of NATS cannot be used: {error}") from error
-    return context

@@ -153,7 +153,7 @@ class LanePull:
             self._subscription = None
         self._pulls.clear()
 
-    async def _received(self, message: Msg) -> None:
+    def _received(self, message: Msg) -> None:
         delivery = parse_delivery(message, self.lane) if message.reply else None
         if delivery is None:
             self._status(message)

@@ -65,7 +65,7 @@ class Leases:
         self._inbox = self._connection.new_inbox()
         await self._connection.subscribe(f"{self._inbox}.*", self._answered)
 
-    async def _answered(self, message: Msg) -> None:
+    def _answered(self, message: Msg) -> None:
         sent = self._sent.pop(message.subject.rpartition(".")[2], None)
         if sent is not None and (message.headers or {}).get("Status") != "503":
             sent.extend(sent.at)

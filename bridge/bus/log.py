@@ -31,7 +31,7 @@ class _Page:
     def __init__(self) -> None:
         self.queue: asyncio.Queue[Msg] = asyncio.Queue()
 
-    async def received(self, message: Msg) -> None:
+    def received(self, message: Msg) -> None:
         self.queue.put_nowait(message)
 
 

@@ -11,7 +11,7 @@ import click
 import msgspec
 
 from bridge.backends.http import Backend, make_backends
-from bridge.bus.connection import redact
+from bridge.bus.options import redact
 from bridge.cli import exit_codes
 from bridge.cli.event_loop import run
 from bridge.cli.in_process import start

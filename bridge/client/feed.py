@@ -55,7 +55,7 @@ class Feed:
             f"dropped={self.dropped}>"
         )
 
-    async def receive(self, message: Message) -> None:
+    def receive(self, message: Message) -> None:
         """The subscription's callback."""
         data = message.data
         self.received += 1

@@ -23,13 +23,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from nats.aio.msg import Msg
 
-from bridge.bus.connection import (
-    Connection,
-    TooLarge,
-    headers_size,
-    redact,
-    tls_context,
-)
+from bridge.bus.commands import headers_size
+from bridge.bus.connection import Connection, TooLarge
+from bridge.bus.options import redact, tls_context
 from bridge.config import NatsSettings, Secret
 from bridge.errors import ConnectionLost, SetupError, StreamUnavailable
 from tests.plain_client import barrier, eventually, quiet_port
@@ -62,9 +58,12 @@ class Heard:
         self.messages: list[Msg] = []
         self._changed = asyncio.Event()
 
-    async def take(self, message: Msg) -> None:
+    def take(self, message: Msg) -> None:
         self.messages.append(message)
         self._changed.set()
+
+    async def hear(self, message: Msg) -> None:
+        self.take(message)
 
     async def count(self, count: int) -> list[Msg]:
         async with asyncio.timeout(20):
@@ -112,7 +111,7 @@ async def test_what_is_published_arrives_whole_and_in_order(
 ) -> None:
     other = await nats.connect(nats_server.url)
     heard = Heard()
-    await other.subscribe(f"{prefix}.>", cb=heard.take)
+    await other.subscribe(f"{prefix}.>", cb=heard.hear)
     await barrier(other)
     sent = []
     for n in range(500):
@@ -136,7 +135,7 @@ async def test_after_a_flush_the_server_has_read_everything(
 ) -> None:
     other = await nats.connect(nats_server.url)
     heard = Heard()
-    await other.subscribe(prefix, cb=heard.take)
+    await other.subscribe(prefix, cb=heard.hear)
     await barrier(other)
     for _ in range(2000):
         connection.publish(prefix, b"x" * 1000)
@@ -151,7 +150,7 @@ async def test_a_message_published_right_before_the_close_is_sent(
 ) -> None:
     other = await nats.connect(nats_server.url)
     heard = Heard()
-    await other.subscribe(prefix, cb=heard.take)
+    await other.subscribe(prefix, cb=heard.hear)
     await barrier(other)
     connection = Connection(bus_settings, name="test")
     await connection.connect()
@@ -232,7 +231,7 @@ async def test_a_cancelled_question_leaves_nothing_behind(
     asking.cancel()
     await asyncio.wait([asking])
     assert asking.cancelled()
-    assert not connection._waiting
+    assert not connection._questions.open
 
 
 async def test_a_close_ends_the_questions_that_wait(
@@ -273,6 +272,34 @@ async def test_subjects_that_are_no_utf8_do_no_harm(
     assert first.subject.startswith(f"{prefix}.")
     assert first.subject.encode()
     assert second.data == b"still here"
+
+
+async def test_a_handler_that_fails_does_not_end_the_connection(
+    connection: Connection, prefix: str
+) -> None:
+    def broken(_: Msg) -> None:
+        raise RuntimeError("a handler's defect")
+
+    heard = Heard()
+    await connection.subscribe(f"{prefix}.a", broken)
+    await connection.subscribe(f"{prefix}.b", heard.take)
+    connection.publish(f"{prefix}.a", b"1")
+    connection.publish(f"{prefix}.b", b"2")
+    await connection.flush()
+    assert [message.data for message in heard.messages] == [b"2"]
+
+
+async def test_messages_are_handled_in_the_order_of_the_wire(
+    connection: Connection, prefix: str
+) -> None:
+    heard = Heard()
+    for name in "abc":
+        await connection.subscribe(f"{prefix}.{name}", heard.take)
+    sent = [f"{prefix}.{'abc'[n * n % 3]}" for n in range(200)]
+    for subject in sent:
+        connection.publish(subject, b"")
+    await connection.flush()
+    assert [message.subject for message in heard.messages] == sent
 
 
 async def test_drain_hands_on_what_was_on_its_way(

@@ -91,14 +91,14 @@ class Truth:
             self.open[token] = jobs
         self._known = len(self._sent)
 
-    async def deliver(self, which: int) -> None:
+    def deliver(self, which: int) -> None:
         token = list(self.open)[which % len(self.open)]
         self.open[token] -= 1
         if not self.open[token]:
             del self.open[token]
-        await self.lane._received(message("$JS.ACK.S.C.1.2.3.1500000000.0"))
+        self.lane._received(message("$JS.ACK.S.C.1.2.3.1500000000.0"))
 
-    async def expire(self) -> None:
+    def expire(self) -> None:
         token = next(iter(self.open))
         left = self.open.pop(token)
         status = Msg(
@@ -108,7 +108,7 @@ class Truth:
             b"",
             headers={"Status": "408", "Nats-Pending-Messages": str(left)},
         )
-        await self.lane._received(status)
+        self.lane._received(status)
 
     @property
     def left(self) -> int:
@@ -127,7 +127,7 @@ STEPS = st.lists(
 
 @settings(deadline=None)
 @given(STEPS)
-async def test_what_is_asked_for_is_never_believed_to_be_less(
+def test_what_is_asked_for_is_never_believed_to_be_less(
     steps: list[tuple[str, int]],
 ) -> None:
     sent: list[tuple[str, int]] = []
@@ -150,7 +150,10 @@ async def test_what_is_asked_for_is_never_believed_to_be_less(
             lane.ask(number)
             truth.asked()
         elif truth.open:
-            await (truth.deliver(number) if step == "deliver" else truth.expire())
+            if step == "deliver":
+                truth.deliver(number)
+            else:
+                truth.expire()
         assert lane.reserved == truth.left
 
 

@@ -101,7 +101,7 @@ async def test_a_server_that_does_not_answer(
 ) -> None:
     monkeypatch.setattr(log, "PAGE_TIMEOUT_S", 0.2)
 
-    async def ignore(_: object) -> None:
+    def ignore(_: object) -> None:
         """Somebody listens, and says nothing."""
 
     await connection.subscribe(f"$JS.API.DIRECT.GET.{prefix}", ignore)

@@ -39,7 +39,7 @@ class Scene:
     async def listen(self) -> None:
         """Keep what is published live from now on."""
 
-        async def received(message: Msg) -> None:
+        def received(message: Msg) -> None:
             event = json.loads(message.data)
             self.live.setdefault(event["id"], []).append((time.monotonic(), event))
 

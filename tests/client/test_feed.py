@@ -15,30 +15,30 @@ class Message(NamedTuple):
     data: bytes
 
 
-async def receive(feed: Feed, *payloads: bytes) -> None:
+def receive(feed: Feed, *payloads: bytes) -> None:
     for payload in payloads:
-        await feed.receive(Message(payload))
+        feed.receive(Message(payload))
 
 
-async def test_what_comes_in_comes_out() -> None:
+def test_what_comes_in_comes_out() -> None:
     feed = Feed()
-    await receive(feed, b"1", b"22")
+    receive(feed, b"1", b"22")
     assert feed.bytes == 3
     assert [feed.pop(), feed.pop()] == [b"1", b"22"]
     assert feed.bytes == 0
 
 
-async def test_a_full_feed_drops_and_says_so() -> None:
+def test_a_full_feed_drops_and_says_so() -> None:
     feed = Feed()
-    await receive(feed, *[b"x"] * (MAX_MESSAGES + 5))
+    receive(feed, *[b"x"] * (MAX_MESSAGES + 5))
     assert len(feed.queue) == MAX_MESSAGES
     assert feed.dropped == 5
     assert feed.due
 
 
-async def test_bytes_are_bounded_too() -> None:
+def test_bytes_are_bounded_too() -> None:
     feed = Feed()
-    await receive(feed, b"x" * MAX_BYTES, b"y")
+    receive(feed, b"x" * MAX_BYTES, b"y")
     assert len(feed.queue) == 1
     assert feed.due
 
@@ -47,7 +47,7 @@ async def test_a_message_wakes_the_reader() -> None:
     feed = Feed()
     waiting = asyncio.ensure_future(feed.wait(None))
     await asyncio.sleep(0)
-    await receive(feed, b"x", b"y")
+    receive(feed, b"x", b"y")
     await asyncio.wait_for(waiting, 5)
     # What nobody waits for is kept; a wake without a reader is nothing.
     feed.wake()
@@ -95,7 +95,7 @@ async def test_closing_wakes_the_reader() -> None:
     assert feed.closed == "over"
 
 
-async def test_silence_is_noticed_ever_more_seldom() -> None:
+def test_silence_is_noticed_ever_more_seldom() -> None:
     feed = Feed()
     noticed = []
     for tick in range(200):
@@ -106,7 +106,7 @@ async def test_silence_is_noticed_ever_more_seldom() -> None:
             feed.due = False
     assert noticed[:3] == [QUIET_FIRST_S, 3 * QUIET_FIRST_S, 7 * QUIET_FIRST_S]
     assert {b - a for a, b in pairwise(noticed[3:])} == {8.0}
-    await receive(feed, b"x")
+    receive(feed, b"x")
     feed.sweep(50.0)
     feed.sweep(50.0 + QUIET_FIRST_S - 0.1)
     assert not feed.due

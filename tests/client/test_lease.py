@@ -17,7 +17,7 @@ async def test_a_lease_is_renewed_until_it_ends(bus: Bus) -> None:
     renewed: list[float] = []
     enough = asyncio.Event()
 
-    async def received(message: Msg) -> None:
+    def received(message: Msg) -> None:
         assert decode_control(message.data) is not None
         renewed.append(loop.time())
         if len(renewed) == 4:

@@ -22,10 +22,10 @@ class Message(NamedTuple):
     data: bytes
 
 
-async def show(feed: Feed, *events: KnownEvent) -> None:
+def show(feed: Feed, *events: KnownEvent) -> None:
     """Let live events arrive at the reader."""
     for event in events:
-        await feed.receive(Message(encode(event)))
+        feed.receive(Message(encode(event)))
 
 
 def open_reader(
@@ -52,7 +52,7 @@ async def test_live_events_need_no_log(bus: Bus) -> None:
     author = Author("live")
     reader, feed = open_reader(bus, "live")
     events = [author.started(), *author.tokens(3)]
-    await show(feed, *events)
+    show(feed, *events)
     assert await read(reader, 4) == events
     await nothing_comes(reader)
 
@@ -62,7 +62,7 @@ async def test_a_hole_is_read_from_the_log(bus: Bus) -> None:
     reader, feed = open_reader(bus, "hole")
     events = [author.started(), *author.tokens(9)]
     await bus.log(*events)
-    await show(feed, *events[:3], *events[7:])
+    show(feed, *events[:3], *events[7:])
     assert await read(reader, 10) == events
 
 
@@ -71,7 +71,7 @@ async def test_a_hole_waits_for_a_log_that_lags(bus: Bus) -> None:
     reader, feed = open_reader(bus, "lag")
     events = [author.started(), *author.tokens(9)]
     await bus.log(*events[:4])
-    await show(feed, events[0], *events[8:])
+    show(feed, events[0], *events[8:])
     assert await read(reader, 4) == events[:4]
     await nothing_comes(reader)
     await bus.log(*events[4:])
@@ -82,10 +82,10 @@ async def test_a_repair_fills_a_hole_from_live_too(bus: Bus) -> None:
     author = Author("repair")
     reader, feed = open_reader(bus, "repair")
     events = [author.started(), *author.tokens(5)]
-    await show(feed, *events[:2], *events[3:])
+    show(feed, *events[:2], *events[3:])
     assert await read(reader, 2) == events[:2]
     await nothing_comes(reader)
-    await show(feed, *events[2:])
+    show(feed, *events[2:])
     assert await read(reader, 4) == events[2:]
 
 
@@ -94,7 +94,7 @@ async def test_a_late_reader_goes_over_into_live(bus: Bus) -> None:
     events = [author.started(), *author.tokens(50)]
     await bus.log(*events[:40])
     reader, feed = open_reader(bus, "late", read=True)
-    await show(feed, *events[30:])
+    show(feed, *events[30:])
     await bus.log(*events[40:])
     assert await read(reader, 51) == events
 
@@ -117,7 +117,7 @@ async def test_a_reader_may_begin_anywhere(bus: Bus) -> None:
     reader, feed = open_reader(bus, "middle", read=True, from_seq=6)
     assert await read(reader, 4) == events[5:-1]
     await bus.log(events[-1])
-    await show(feed, events[-1])
+    show(feed, events[-1])
     assert await read(reader, 1) == events[-1:]
 
 
@@ -137,7 +137,7 @@ async def test_an_end_from_live_waits_for_the_log(bus: Bus) -> None:
     reader, feed = open_reader(bus, "end")
     events = [author.started(), author.token(), author.completed()]
     await bus.log(*events[:2])
-    await show(feed, *events)
+    show(feed, *events)
     assert await read(reader, 2) == events[:2]
     await nothing_comes(reader)
     await bus.log(events[2])
@@ -149,13 +149,13 @@ async def test_an_end_that_the_log_refused_is_not_delivered(bus: Bus) -> None:
     reader, feed = open_reader(bus, "stale")
     stands = [author.started(), author.token()]
     stale = [author.token(), author.completed()]
-    await show(feed, *stands, *stale)
+    show(feed, *stands, *stale)
     await bus.log(*stands)
     assert await read(reader, 3) == [*stands, stale[0]]
     await nothing_comes(reader)
     rest = [author.resumed(after=2), author.token(), author.completed()]
     await bus.log(*rest)
-    await show(feed, *rest)
+    show(feed, *rest)
     assert await read(reader, 1) == rest[:1]
     assert reader.truncated_to == 2
     assert await read(reader, 2) == rest[1:]
@@ -166,7 +166,7 @@ async def test_an_end_may_be_all_there_is(bus: Bus) -> None:
     author = Author("queued")
     end = author.cancelled("superseded")
     reader, feed = open_reader(bus, "queued")
-    await show(feed, end)
+    show(feed, end)
     await nothing_comes(reader)
     await bus.log(end)
     assert await read(reader, 1) == [end]
@@ -178,12 +178,12 @@ async def test_an_end_without_an_opening_voids_what_came_after_the_log(
     author = Author("exhausted")
     reader, feed = open_reader(bus, "exhausted")
     events = [author.started(), *author.tokens(3)]
-    await show(feed, *events)
+    show(feed, *events)
     await bus.log(*events[:2])
     author.seq, author.attempt = 2, 6
     end = author.failed("attempts_exhausted")
     await bus.log(end)
-    await show(feed, end)
+    show(feed, end)
     assert await read(reader, 5) == [*events, end]
     assert reader.truncated_to == 2
 
@@ -199,7 +199,7 @@ async def test_a_takeover_comes_from_the_log(bus: Bus) -> None:
     late = author.token()  # the old worker's: live only
     second = [author.resumed(after=4), *author.tokens(2), author.completed()]
     await bus.log(*second)
-    await show(feed, *first, second[0], late, *second[1:])
+    show(feed, *first, second[0], late, *second[1:])
     assert await read(reader, 8) == [*first, *second]
 
 
@@ -209,10 +209,10 @@ async def test_an_opening_that_the_log_refused_is_replaced(bus: Bus) -> None:
     reader, feed = open_reader(bus, "race")
     wrong = refused.started()
     right = [accepted.started(), accepted.token()]
-    await show(feed, wrong)
+    show(feed, wrong)
     assert await read(reader, 1) == [wrong]
     await bus.log(*right)
-    await show(feed, *right)
+    show(feed, *right)
     assert await read(reader, 1) == right[:1]
     assert reader.truncated_to == 0
     assert await read(reader, 1) == right[1:]
@@ -225,7 +225,7 @@ async def test_what_live_lost_at_the_end_is_found_by_looking(bus: Bus) -> None:
     author = Author("quiet")
     reader, feed = open_reader(bus, "quiet")
     events = [author.started(), *author.tokens(4)]
-    await show(feed, *events[:2])
+    show(feed, *events[:2])
     await bus.log(*events)
     assert await read(reader, 2) == events[:2]
     reading = asyncio.ensure_future(read(reader, 3))
@@ -242,7 +242,7 @@ async def test_a_slow_reader_gets_all(
     reader, feed = open_reader(bus, "slow")
     events = [author.started(), *author.tokens(60)]
     await bus.log(*events)
-    await show(feed, *events)
+    show(feed, *events)
     assert feed.dropped == 51
     assert await read(reader, 61) == events
 
@@ -251,9 +251,9 @@ async def test_what_is_no_event_is_passed_over(bus: Bus) -> None:
     author = Author("noise")
     reader, feed = open_reader(bus, "noise")
     for noise in (b"", b"{}", b"\xff", b"[" * 100_000):
-        await feed.receive(Message(noise))
+        feed.receive(Message(noise))
     event = author.started()
-    await show(feed, event)
+    show(feed, event)
     assert await read(reader, 1) == [event]
 
 
@@ -298,7 +298,7 @@ async def test_a_request_that_starts_in_time(bus: Bus) -> None:
     reading = asyncio.ensure_future(read(reader, 1))
     await asyncio.sleep(0.02)
     event = author.started()
-    await show(feed, event)
+    show(feed, event)
     assert await reading == [event]
 
 
@@ -318,11 +318,11 @@ async def test_the_end_of_a_lost_log_is_delivered(bus: Bus) -> None:
     author = Author("lost")
     reader, feed = open_reader(bus, "lost")
     events = [author.started(), *author.tokens(5)]
-    await show(feed, *events[:3])
+    show(feed, *events[:3])
     assert await read(reader, 3) == events[:3]
     end = author.failed("log_lost")
     await bus.log(end)
-    await show(feed, end)
+    show(feed, end)
     assert await read(reader, 1) == [end]
 
 
@@ -332,7 +332,7 @@ async def test_a_log_that_is_gone_for_good(
     monkeypatch.setattr(readers, "EMPTY_S", 0.05)
     author = Author("gone")
     reader, feed = open_reader(bus, "gone")
-    await show(feed, author.started())
+    show(feed, author.started())
     await read(reader, 1)
 
     async def look_again() -> None:
@@ -364,7 +364,7 @@ async def test_a_log_that_cannot_be_asked_is_asked_again(
         info = await bus.cell.jetstream.call(f"STREAM.INFO.{name}")
         await bus.cell.jetstream.call(f"STREAM.DELETE.{name}")
         reader, feed = open_reader(bus, "away", read=True)
-        await show(feed, author.started())
+        show(feed, author.started())
         reading = asyncio.ensure_future(read(reader, 2))
         async with asyncio.timeout(PATIENCE_S):
             while "cannot be read" not in caplog.text:
@@ -373,5 +373,5 @@ async def test_a_log_that_cannot_be_asked_is_asked_again(
         author.seq = 0
         events = [author.started(), author.token()]
         await bus.log(*events)
-        await show(feed, events[1])
+        show(feed, events[1])
         assert await reading == events

@@ -370,7 +370,7 @@ async def test_the_client_is_closed_under_a_stream(bus: Bus, client: Client) -> 
 async def test_a_reader_keeps_its_request_alive(bus: Bus, client: Client) -> None:
     renewed = asyncio.Event()
 
-    async def received(_: object) -> None:
+    def received(_: object) -> None:
         renewed.set()
 
     subject = bus.cell.subjects.control("default", "lease", "alive")

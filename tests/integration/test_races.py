@@ -269,7 +269,7 @@ async def test_two_open_batches_interleave_until_the_older_is_closed(
 async def test_what_the_log_refuses_is_only_seen_live(cell: Cell, other: Cell) -> None:
     seen: list[int] = []
 
-    async def received(message: Msg) -> None:
+    def received(message: Msg) -> None:
         seen.append(json.loads(message.data)["seq"])
 
     stale = Attempt(cell)
@@ -451,7 +451,7 @@ async def test_pings_and_closings_are_neither_stored_nor_seen(
 ) -> None:
     seen: list[bytes] = []
 
-    async def received(message: Msg) -> None:
+    def received(message: Msg) -> None:
         seen.append(message.data)
 
     pattern = f"{cell.subjects.prefix}.tokens.default.*"

@@ -1,0 +1,58 @@
+"""nats-py's client with what this project needs otherwise: see `BusClient`."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from nats.aio.client import Client
+
+log = logging.getLogger(__name__)
+
+
+class BusClient(Client):
+    """Hands a message to its callback as soon as it is read.
+
+    nats-py puts it into a queue of its subscription, whose task the loop wakes some
+    turns later; an answer to a request costs that detour several times. Callbacks are
+    called by the read loop instead, in the order of the wire, and so must not wait.
+
+    A subject that is no UTF-8 does not end the read loop either, as it would nats-py's:
+    any bytes make a subject, and a job published on such a one would be delivered again
+    and again to take every worker down.
+    """
+
+    async def _process_msg(
+        self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes
+    ) -> None:
+        self.stats["in_msgs"] += 1
+        self.stats["in_bytes"] += len(data)
+        subscription = self._subs.get(sid)
+        if subscription is None or subscription._cb is None:
+            return
+        subscription._received += 1
+        parsed = await self._process_headers(headers) if headers else None
+        try:
+            message = self._build_message(sid, subject, reply, data, parsed)
+            await subscription._cb(message)
+        except Exception:
+            # The read loop must outlive a defect of ours.
+            log.exception("handling a message on %r failed", subject)
+
+    def _build_message(
+        self,
+        sid: int,
+        subject: bytes,
+        reply: bytes,
+        data: bytes,
+        headers: dict[str, str] | None,
+    ) -> Any:
+        try:
+            return super()._build_message(sid, subject, reply, data, headers)
+        except UnicodeDecodeError:
+            subject, reply = _readable(subject), _readable(reply)
+            return super()._build_message(sid, subject, reply, data, headers)
+
+
+def _readable(subject: bytes) -> bytes:
+    return subject.decode(errors="replace").encode()
