@@ -1,7 +1,9 @@
 """Logs on stderr: JSON where that is no terminal, and never a secret in them.
 
-The package logs by the standard library, as do nats-py and httpx; structlog renders
-their records, and every key of ``extra`` comes out as a field.
+The package logs by the standard library, as do nats-py and httpx, and every key of
+``extra`` comes out as a field. For people, structlog renders the records; JSON is
+written here, since every request leaves a line, and structlog's took a seventh of the
+time that a request takes.
 """
 
 from __future__ import annotations
@@ -11,15 +13,13 @@ import logging
 import re
 import sys
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from datetime import UTC, datetime
+from typing import Any
 
 import msgspec
 
 from bridge.cli.imports import lean
 from bridge.config import NatsSettings, Secret, Settings, read_secret
-
-if TYPE_CHECKING:
-    from structlog.typing import Processor
 
 #: A line per HTTP request, or per open socket, is noise where we log requests
 #: ourselves: shown from ``debug`` on.
@@ -53,6 +53,10 @@ def set_up(level: str, format: str = "auto", secrets: Iterable[str] = ()) -> Non
             max(logging.getLevelName(chatty.upper()), root.level)
         )
     logging.captureWarnings(True)
+    # Nothing shows where a record was logged, by which thread or process, so nothing
+    # need find it out ("Optimization" in Python's Logging HOWTO).
+    logging._srcfile = None
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
 
 
 class Redacted(logging.Formatter):
@@ -65,13 +69,49 @@ class Redacted(logging.Formatter):
         # As they stand, and as they look inside a JSON string.
         known |= {json.dumps(secret, ensure_ascii=False)[1:-1] for secret in known}
         longest_first = sorted(known, key=len, reverse=True)
-        self._secrets = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
+        self._secrets = re.compile("|".join(map(re.escape, longest_first)))
 
     def format(self, record: logging.LogRecord) -> str:
         """One line (or, with a traceback on a terminal, several)."""
-        line = self._secrets.sub(HIDDEN, self._inner.format(record))
-        line = _USERINFO.sub(rf"\1{HIDDEN}@", line)
-        return _AUTHORIZATION.sub(rf"\1{HIDDEN}", line)
+        line = self._inner.format(record)
+        if self._secrets.pattern:
+            line = self._secrets.sub(HIDDEN, line)
+        # Looking for a word first is a tenth of looking for the pattern.
+        if "://" in line:
+            line = _USERINFO.sub(rf"\1{HIDDEN}@", line)
+        if _has_scheme(line.lower()):
+            line = _AUTHORIZATION.sub(rf"\1{HIDDEN}", line)
+        return line
+
+
+def _has_scheme(line: str) -> bool:
+    return "bearer" in line or "basic" in line
+
+
+class JsonLines(logging.Formatter):
+    """A record as one line of JSON: timestamp, level, logger, event, and the extra."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """What is no JSON is shown by its ``repr``."""
+        line: dict[str, Any] = {
+            "timestamp": datetime.fromtimestamp(record.created, UTC),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "event": record.getMessage(),
+        }
+        extra = record.__dict__.items()
+        line.update({key: value for key, value in extra if key not in _STANDARD})
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        if record.stack_info:
+            line["stack"] = self.formatStack(record.stack_info)
+        return _encode(line).decode()
+
+
+#: What every record has; anything beyond came with ``extra``.
+_STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime"}
+
+_encode = msgspec.json.Encoder(enc_hook=repr).encode
 
 
 def secrets_of(settings: NatsSettings) -> set[str]:
@@ -89,43 +129,22 @@ def secrets_of(settings: NatsSettings) -> set[str]:
 
 
 def _formatter(as_json: bool, colours: bool) -> logging.Formatter:
+    if as_json:
+        return JsonLines()
     with lean():
         import structlog
-
-    shared: list[Processor] = [
-        structlog.stdlib.add_log_level,
-        structlog.stdlib.add_logger_name,
-        structlog.stdlib.ExtraAdder(),
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-        structlog.processors.StackInfoRenderer(),
-    ]
-    last: list[Processor]
-    if as_json:
-        last = [
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(serializer=_to_json),
-        ]
-    else:
-        plain = structlog.dev.plain_traceback
-        last = [
-            structlog.dev.ConsoleRenderer(colors=colours, exception_formatter=plain)
-        ]
-    structlog.configure(
-        processors=[
-            structlog.stdlib.filter_by_level,
-            *shared,
-            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
-        ],
-        wrapper_class=structlog.stdlib.BoundLogger,
-        logger_factory=structlog.stdlib.LoggerFactory(),
-        cache_logger_on_first_use=False,
-    )
     return structlog.stdlib.ProcessorFormatter(
-        foreign_pre_chain=shared,
-        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
+        foreign_pre_chain=[
+            structlog.stdlib.add_log_level,
+            structlog.stdlib.add_logger_name,
+            structlog.stdlib.ExtraAdder(),
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.StackInfoRenderer(),
+        ],
+        processors=[
+            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+            structlog.dev.ConsoleRenderer(
+                colors=colours, exception_formatter=structlog.dev.plain_traceback
+            ),
+        ],
     )
-
-
-def _to_json(event: dict[str, Any], **_: Any) -> str:
-    first = {key: event[key] for key in ("timestamp", "level", "logger", "event")}
-    return msgspec.json.encode({**first, **event}, enc_hook=repr).decode()

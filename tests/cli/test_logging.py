@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import structlog
 
 from bridge.cli.logging import CHATTY, HIDDEN, Redacted, secrets_of, set_up
 from bridge.config import BackendSettings, Secret, Settings
@@ -21,7 +20,9 @@ log = logging.getLogger("bridge.test")
 
 
 @pytest.fixture(autouse=True)
-def _restored() -> Iterator[None]:
+def _restored(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    for name in ("_srcfile", "logThreads", "logProcesses", "logMultiprocessing"):
+        monkeypatch.setattr(logging, name, getattr(logging, name))
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     levels = {name: logging.getLogger(name).level for name in CHATTY}
@@ -31,7 +32,6 @@ def _restored() -> Iterator[None]:
     for name, before in levels.items():
         logging.getLogger(name).setLevel(before)
     logging.captureWarnings(False)
-    structlog.reset_defaults()
 
 
 def logged(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
@@ -46,17 +46,6 @@ def test_extra_comes_out_as_fields(capsys: pytest.CaptureFixture[str]) -> None:
     assert record["event"] == "request completed"
     assert record["logger"] == "bridge.test"
     assert (record["tenant"], record["events"]) == ("acme", 3)
-
-
-def test_structlogs_own_calls_come_out_the_same(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    set_up("info")
-    structlog.get_logger("bridge.own").warning("made", stream="LLM_JOBS")
-    (record,) = logged(capsys)
-    assert record["level"] == "warning"
-    assert record["logger"] == "bridge.own"
-    assert record["stream"] == "LLM_JOBS"
 
 
 def test_what_is_no_json_is_shown_by_its_repr(
