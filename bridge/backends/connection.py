@@ -144,6 +144,11 @@ class Connection(asyncio.BufferedProtocol):
         if self._transport is not None and not self.closed:
             self._transport.write(data)
 
+    @property
+    def blocked(self) -> bool:
+        """Whether the socket takes no more for now: see `writable`."""
+        return self._unblocked is not None
+
     async def writable(self, answer: Answer) -> None:
         """Wait until the socket takes more, or the answer is there. Cancellable."""
         if self._unblocked is not None:

@@ -175,14 +175,16 @@ async def _send(
     if isinstance(request.stream, httpx.ByteStream):
         connection.write(b"".join((head, *request.stream)))
         connection.request_sent(answer)
-        await _drain(connection, answer, request)
+        if connection.blocked:
+            await _drain(connection, answer, request)
         return
     connection.write(head)
     async for part in encode_body(request):
         if answer.done():
             return
         connection.write(part)
-        await _drain(connection, answer, request)
+        if connection.blocked:
+            await _drain(connection, answer, request)
     connection.request_sent(answer)
 
 
@@ -210,6 +212,8 @@ async def _within(
     error: type[httpx.TimeoutException],
     what: str,
 ) -> T:
+    if seconds is None:
+        return await awaitable
     try:
         async with asyncio.timeout(seconds):
             return await awaitable
