@@ -132,6 +132,7 @@ class Cell:
 
     def sweep(self, now: float) -> None:
         """Called a few times a second: one log's batch stands for the stream's."""
+        self.connection.sweep()
         watched = False
         if now - self._canary_at > CANARY_EVERY_S and self.writers:
             self._canary_at = now

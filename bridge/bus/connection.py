@@ -200,13 +200,26 @@ class Connection:
         `PENDING_BYTES`. Raises `TooLarge` before anything is sent, and
         `ConnectionLost` when the client is closed or the pool is full.
         """
+        self._outbox.send(self._command(subject, payload, reply, headers))
+
+    def publish_along(self, subject: str, payload: bytes) -> None:
+        """The same for what may wait: it goes with the next message, or by a sweep."""
+        self._outbox.send_along(self._command(subject, payload, "", None))
+
+    def sweep(self) -> None:
+        """Called a few times a second: writes what went along with nothing."""
+        self._outbox.flush()
+
+    def _command(
+        self, subject: str, payload: bytes, reply: str, headers: dict[str, str] | None
+    ) -> bytes:
         if len(payload) + headers_size(headers) > self._client.max_payload:
             raise TooLarge(
                 f"a message of {len(payload)} bytes on {subject} exceeds the server's "
                 f"max_payload of {self._client.max_payload}"
             )
         self._outbox.make_room(len(payload))
-        self._outbox.send(command(subject, payload, reply, headers))
+        return command(subject, payload, reply, headers)
 
     async def request(
         self,

@@ -201,12 +201,18 @@ class LanePull:
 def settle(connection: Connection, delivery: Delivery, how: Settlement) -> None:
     """Settle a delivery. Lost on the way, it is repeated by the next claim.
 
+    An acknowledgement goes along with the next write: nobody waits for it, as others do
+    for what is given back.
+
     Only for an attempt whose own commit, or whose request's end, was proven: a stale
     worker's ack would be accepted.
     """
     if how is Settlement.NOTHING:
         return
     try:
-        connection.publish(delivery.reply, how.value)
+        if how is Settlement.ACK:
+            connection.publish_along(delivery.reply, how.value)
+        else:
+            connection.publish(delivery.reply, how.value)
     except BusError as error:
         log.warning("job %d could not be settled: %s", delivery.stream_seq, error)

@@ -33,6 +33,8 @@ class Outbox:
         self._client = client
         self._loop: asyncio.AbstractEventLoop | None = None
         self._gathered: list[bytes] = []
+        #: Whether the loop will write when it turns.
+        self._due = False
         #: Whether more than `HIGH_WATER_BYTES` wait for NATS.
         self.congested = False
 
@@ -75,14 +77,26 @@ class Outbox:
 
     def send(self, command: bytes) -> None:
         """Put one whole protocol command on its way; written when the loop turns."""
-        gathered = self._gathered
-        if not gathered:
-            if self._loop is None:
-                raise ConnectionLost("cannot publish: NATS was never connected")
-            self._loop.call_soon(self._write)
-        gathered.append(command)
+        if not self._due:
+            self._opened().call_soon(self._write)
+            self._due = True
+        self._gathered.append(command)
+
+    def send_along(self, command: bytes) -> None:
+        """Put a command on its way with whatever is sent next, or by `flush`.
+
+        For what nobody waits for: a write of its own would wake the server for it.
+        """
+        self._opened()
+        self._gathered.append(command)
+
+    def _opened(self) -> asyncio.AbstractEventLoop:
+        if self._loop is None:
+            raise ConnectionLost("cannot publish: NATS was never connected")
+        return self._loop
 
     def _write(self) -> None:
+        self._due = False
         gathered = self._gathered
         if not gathered:
             return

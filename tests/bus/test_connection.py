@@ -190,6 +190,42 @@ async def test_exceeding_max_payload_closes_for_good(connection: Connection) -> 
         connection.publish("a", b"")
 
 
+async def test_what_may_wait_goes_along_with_the_next_message(
+    connection: Connection, prefix: str
+) -> None:
+    heard = Heard()
+    await connection.subscribe(f"{prefix}.*", heard.take)
+    connection.publish_along(f"{prefix}.a", b"1")
+    await asyncio.sleep(0.01)
+    assert connection.pending_bytes
+    connection.publish(f"{prefix}.b", b"2")
+    assert [message.data for message in await heard.count(2)] == [b"1", b"2"]
+    assert not connection.pending_bytes
+
+
+async def test_what_may_wait_waits_no_longer_than_for_a_sweep(
+    connection: Connection, prefix: str
+) -> None:
+    heard = Heard()
+    await connection.subscribe(prefix, heard.take)
+    connection.publish_along(prefix, b"1")
+    connection.sweep()
+    assert [message.data for message in await heard.count(1)] == [b"1"]
+
+
+async def test_what_may_wait_is_written_at_the_end(
+    nats_server: NatsServer, prefix: str
+) -> None:
+    other = await nats.connect(nats_server.url)
+    heard = Heard()
+    await other.subscribe(prefix, cb=heard.hear)
+    await barrier(other)
+    async with connected(nats_server.url) as connection:
+        connection.publish_along(prefix, b"1")
+    assert [message.data for message in await heard.count(1)] == [b"1"]
+    await other.close()
+
+
 # Asking
 
 
