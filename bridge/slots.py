@@ -40,6 +40,8 @@ class LaneLoad(msgspec.Struct):
 def asks(slots: int, lanes: Sequence[LaneLoad]) -> list[int]:
     """How many more jobs each lane should ask for now, in the order of ``lanes``."""
     wanted = [0] * len(lanes)
+    if all(lane.asked > ASK_AGAIN for lane in lanes):
+        return wanted  # as after most requests
     shared = slots - sum(max(lane.used, lane.reserved) for lane in lanes)
     for index, lane in enumerate(lanes):
         own = max(0, lane.reserved - lane.used)
