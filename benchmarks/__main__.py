@@ -109,7 +109,7 @@ async def measure_one(
             return await scenario.run(contender, effort)
     except TimeoutError:
         return f"took more than {LIMIT_S:.0f} s"
-    except (Wrong, ProcessDied, NotReady) as error:
+    except (Wrong, ProcessDied, NotReady, Unavailable) as error:
         return str(error)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import functools
 import os
 import resource
 import signal
@@ -18,11 +17,8 @@ _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def _before_exec(cpus: frozenset[int] | None) -> None:
+def _before_exec() -> None:
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if cpus:
-        # Before the exec, because Go counts its processors once, at the start.
-        os.sched_setaffinity(0, cpus)
 
 
 class ProcessDied(Exception):
@@ -42,7 +38,6 @@ class Process:
         *,
         log: Path,
         environment: Mapping[str, str] | None = None,
-        cpus: frozenset[int] | None = None,
     ) -> None:
         self.command = tuple(command)
         self._log = log
@@ -55,7 +50,7 @@ class Process:
                 stderr=subprocess.STDOUT,
                 env={**os.environ, **(environment or {})},
                 start_new_session=True,
-                preexec_fn=functools.partial(_before_exec, cpus),
+                preexec_fn=_before_exec,
             )
 
     def __repr__(self) -> str:

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import http.client
 import json
-import os
 import re
 import socket
 import sys
@@ -24,6 +23,7 @@ from benchmarks.backend import TICK_US
 from benchmarks.contenders import ROOT, Contender, beside_python
 from benchmarks.load import Load
 from benchmarks.processes import Process
+from benchmarks.quota import limited
 
 #: More slots than any scenario has streams: no measurement is of a queue.
 SLOTS = 4096
@@ -103,20 +103,12 @@ class Rig:
         await until(done, f"{streams} streams open", timeout_s, every_s=0.05)
 
 
-def _cpus(pinned: bool) -> tuple[frozenset[int] | None, frozenset[int] | None]:
-    """The contender's processors, and those of the rest."""
-    here = sorted(os.sched_getaffinity(0))
-    if not pinned or len(here) < 2:
-        return None, None
-    return frozenset(here[-1:]), frozenset(here[:-1])
-
-
-async def _start_nats(folder: Path, cpus: frozenset[int] | None) -> tuple[Process, str]:
+async def _start_nats(folder: Path) -> tuple[Process, str]:
     port = free_port()
     config = folder / "nats.conf"
     config.write_text(_NATS_CONFIG.format(port=port, store=folder / "store"))
     command = (beside_python("nats-server"), "-c", str(config))
-    server = Process(command, log=folder / "nats.log", cpus=cpus)
+    server = Process(command, log=folder / "nats.log")
     try:
 
         async def done() -> bool:
@@ -130,14 +122,11 @@ async def _start_nats(folder: Path, cpus: frozenset[int] | None) -> tuple[Proces
     return server, f"nats://127.0.0.1:{port}"
 
 
-async def _start_backend(
-    folder: Path, cpus: frozenset[int] | None, tick_us: int
-) -> tuple[Process, int]:
+async def _start_backend(folder: Path, tick_us: int) -> tuple[Process, int]:
     backend = Process(
         (sys.executable, "-m", "benchmarks.backend", "--tick-us", str(tick_us)),
         log=folder / "backend.log",
         environment={"PYTHONPATH": str(ROOT)},
-        cpus=cpus,
     )
     try:
 
@@ -171,10 +160,7 @@ async def _make_streams(url: str, contender: Contender) -> None:
 
 
 async def _start_contender(
-    contender: Contender,
-    folder: Path,
-    environment: dict[str, str],
-    cpus: frozenset[int] | None,
+    contender: Contender, folder: Path, environment: dict[str, str]
 ) -> tuple[Process, float]:
     port = free_port()
     process = Process(
@@ -186,7 +172,6 @@ async def _start_contender(
             "TOKENBRIDGE_HTTP_PORT": str(port),
             **contender.environment,
         },
-        cpus=cpus,
     )
 
     async def ready() -> bool:
@@ -209,24 +194,22 @@ async def _start_contender(
 
 @contextlib.asynccontextmanager
 async def running(
-    contender: Contender, *, pinned: bool = False, tick_us: int = TICK_US
+    contender: Contender, *, cpus: float | None = None, tick_us: int = TICK_US
 ) -> AsyncIterator[Rig]:
     """Start everything around ``contender``; end all of it on the way out.
 
-    ``pinned`` gives the contender one processor of its own and the rest of the rig
-    the others, where there are two or more.
+    ``cpus`` limits the contender, once it is ready, to so many processors' time;
+    raises `Unavailable` where that cannot be done.
     """
-    own, rest = _cpus(pinned)
-    before = os.sched_getaffinity(0)
     async with contextlib.AsyncExitStack() as stack:
         folder = Path(
             stack.enter_context(
                 tempfile.TemporaryDirectory(prefix="bench-", ignore_cleanup_errors=True)
             )
         )
-        server, url = await _start_nats(folder, rest)
+        server, url = await _start_nats(folder)
         stack.callback(server.stop)
-        backend, backend_port = await _start_backend(folder, rest, tick_us)
+        backend, backend_port = await _start_backend(folder, tick_us)
         stack.callback(backend.stop)
         if not contender.makes_streams:
             await _make_streams(url, contender)
@@ -234,10 +217,9 @@ async def running(
             "TOKENBRIDGE_NATS_URL": url,
             "TOKENBRIDGE_BACKEND_URL": f"http://127.0.0.1:{backend_port}/v1",
         }
-        process, ready_s = await _start_contender(contender, folder, environment, own)
+        process, ready_s = await _start_contender(contender, folder, environment)
+        if cpus is not None:
+            stack.enter_context(limited(process.pid, cpus))
         stack.callback(process.stop)
-        if rest:
-            os.sched_setaffinity(0, rest)
-            stack.callback(os.sched_setaffinity, 0, before)
         load = await stack.enter_async_context(Load.connected(url))
         yield Rig(contender, process, server, backend, load, backend_port, ready_s)

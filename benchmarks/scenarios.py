@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from benchmarks.contenders import BRIDGE, GO, OBVIOUS, Contender
 from benchmarks.load import Load, Token, Wrong
-from benchmarks.rig import running
+from benchmarks.rig import Rig, running
 from benchmarks.steady import (
     ENDLESS,
     Effort,
@@ -42,21 +42,49 @@ async def latency(contender: Contender, effort: Effort) -> Figures:
 
 
 async def request(contender: Contender, effort: Effort) -> Figures:
+    """CPU of a request without tokens, one every 10 ms: each wakes an idle worker."""
+
+    async def submit(rig: Rig) -> list[str]:
+        return await _submit_empty(rig, effort.requests, over_s=effort.requests / 100)
+
+    return await _requests(contender, submit)
+
+
+#: How many requests come at once in `request_burst`.
+BURST = 20
+
+
+async def request_burst(contender: Contender, effort: Effort) -> Figures:
+    """The same for requests that come 20 at a time, as they do under load."""
+
+    async def submit(rig: Rig) -> list[str]:
+        ids = []
+        for _ in range(2 * effort.requests // BURST):
+            ids += await _submit_empty(rig, BURST)
+            await rig.load.wait_ended(ids[-BURST:], 20.0)
+            await asyncio.sleep(0.05)
+        return ids
+
+    return await _requests(contender, submit)
+
+
+async def _submit_empty(rig: Rig, count: int, over_s: float = 0.0) -> list[str]:
+    return await rig.load.submit_many(
+        count, tokens=0, rate=100.0, phase=0.0, over_s=over_s
+    )
+
+
+async def _requests(
+    contender: Contender, submit: Callable[[Rig], Awaitable[list[str]]]
+) -> Figures:
     """CPU of a request without tokens, less what the contender takes when idle."""
-    rate = 100.0
     async with running(contender) as rig:
         await warm_up(rig)
         await asyncio.sleep(0.5)
         idle = Mark.of(rig)
         await asyncio.sleep(1.5)
         start = Mark.of(rig)
-        ids = await rig.load.submit_many(
-            effort.requests,
-            tokens=0,
-            rate=100.0,
-            phase=0.0,
-            over_s=effort.requests / rate,
-        )
+        ids = await submit(rig)
         await rig.load.wait_ended(ids, 20.0)
         # What follows the terminal event (the settlement) is the request's too.
         await asyncio.sleep(0.3)
@@ -187,6 +215,9 @@ async def start(contender: Contender, effort: Effort) -> Figures:
         return {"ready_s": rig.ready_s}
 
 
+#: The processor time that a contender gets: an eighth of what two processors have, so
+#: that server, backend and subscriber have enough for what the fastest one delivers.
+SATURATION_CPUS = 0.25
 #: Past this latency, at the 99th percentile, a contender counts as saturated.
 SATURATED_MS = 50.0
 #: Less than this share of what was offered, though on time, is the rig's own limit.
@@ -194,23 +225,23 @@ DELIVERED = 0.95
 
 
 async def saturation(contender: Contender, effort: Effort) -> Figures:
-    """Tokens a second at which the p99 passes 50 ms, the contender on one processor.
+    """Tokens a second at which the p99 passes 50 ms, of a quarter of a processor.
 
-    Streams of 50 tokens a second are added in steps until it does. Where the rig on
-    the other processors cannot send more, ``rig_limited`` is 1 and the figure is a
-    lower bound.
+    Streams of 50 tokens a second are added in steps until it does. Where the rig
+    cannot send more, ``rig_limited`` is 1 and the figure is a lower bound.
     """
     rate, step = 50.0, 1.25 if effort.quick else 1.2
-    offered = 3000.0
+    offered = 800.0
     good = limited = 0.0
-    async with running(contender, pinned=True) as rig:
+    async with running(contender, cpus=SATURATION_CPUS) as rig:
         await warm_up(rig)
         streams = 0
-        until = time.monotonic() + 35 * effort.step_s
+        until = time.monotonic() + 40 * effort.step_s
         while time.monotonic() < until:
             more = round(offered / rate) - streams
+            # Slowly: a request costs a contender as much as many tokens.
             await rig.load.submit_many(
-                more, tokens=ENDLESS, rate=rate, over_s=more / 200
+                more, tokens=ENDLESS, rate=rate, over_s=more / 20
             )
             streams += more
             await asyncio.sleep(effort.step_s / 3)
@@ -282,6 +313,7 @@ SCENARIOS = {
         Scenario("whole", whole),
         Scenario("latency", latency, (BRIDGE, GO)),
         Scenario("request", request, _THREE),
+        Scenario("request_burst", request_burst, _THREE),
         Scenario("first_token", first_token, _THREE),
         Scenario("pacing", pacing, _THREE),
         Scenario("cancel", cancel, needs_cancel=True),

@@ -126,7 +126,14 @@ TARGETS = (
         Measured("streams_100", _CPU),
     ),
     Target(
-        "CPU of a request itself",
+        "CPU of a request itself, 20 at a time",
+        Measured("request_burst", "cpu_us_per_request"),
+        600,
+        300,
+        unit="µs",
+    ),
+    Target(
+        "  one every 10 ms",
         Measured("request", "cpu_us_per_request"),
         600,
         300,

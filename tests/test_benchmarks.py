@@ -18,9 +18,16 @@ import pytest
 from benchmarks import report
 from benchmarks.__main__ import parse, plan
 from benchmarks.completions import chunk, completion_chunk, content_length
-from benchmarks.contenders import CONTENDERS, DEFAULT, OBVIOUS, Contender
+from benchmarks.contenders import (
+    CONTENDERS,
+    DEFAULT,
+    OBVIOUS,
+    Contender,
+    Unavailable,
+)
 from benchmarks.load import Wrong
 from benchmarks.processes import Process, ProcessDied
+from benchmarks.quota import limited
 from benchmarks.rig import Rig, running
 from benchmarks.scenarios import SCENARIOS
 from benchmarks.steady import percentile
@@ -239,6 +246,22 @@ def test_every_target_is_measured_by_a_scenario_that_its_contenders_take() -> No
         for measured in filter(None, (target.of, target.over)):
             contender = Contender(measured.contender, "", (), cancels=True)
             assert scenario.takes(contender) or measured.scenario != scenario.name
+
+
+def test_a_limit_on_cpu_time_lasts_as_long_as_it_is_needed(tmp_path: Path) -> None:
+    sleeper = (sys.executable, "-c", "import time; time.sleep(60)")
+    process = Process(sleeper, log=tmp_path / "log")
+    groups = Path(f"/proc/{process.pid}/cgroup")
+    try:
+        with limited(process.pid, 0.5):
+            group = f"bench-{os.getpid()}-{process.pid}"
+            assert group in groups.read_text()
+            process.stop()
+        assert not list(Path("/sys/fs/cgroup").glob(f"**/{group}"))
+    except Unavailable as missing:
+        pytest.skip(str(missing))
+    finally:
+        process.stop()
 
 
 def test_contenders_take_turns_every_round() -> None:
