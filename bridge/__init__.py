@@ -12,8 +12,9 @@ the SDK::
 
 To read the code, follow one job, from the ground up:
 
-- ``errors``, ``events``, ``subjects``: the wire contract of ``docs/protocol.md`` in
-  code: what can go wrong, what crosses the bus, and where
+- ``errors``, ``events``, ``intake``, ``subjects``: the wire contract of
+  ``docs/protocol.md`` in code: what can go wrong, what crosses the bus, which jobs are
+  taken, and where it all goes
 - ``job``, ``sequence``, ``history``, ``transcript``: pure rules: a job's states and how
   each is settled; numbering, and what a reader may deliver; what a log adds up to
 - ``decoders``, ``dialects``, ``speech``: bytes of a backend to records to deltas, and

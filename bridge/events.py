@@ -2,7 +2,7 @@
 
 Field by field as in ``docs/protocol.md``, sections 2, 3 and 6. Readers ignore types
 and fields that they do not know (`decode_event` gives an `UnknownEvent`); a job with
-an unknown top-level field is invalid (`decode_job`).
+an unknown top-level field is invalid (`bridge.intake.decode_job`).
 """
 
 from __future__ import annotations
@@ -11,8 +11,7 @@ from typing import Any, ClassVar, Literal
 
 import msgspec
 
-from bridge.errors import GenerationError, InvalidJob, shorten
-from bridge.subjects import InvalidToken, check_token
+from bridge.errors import GenerationError
 
 #: The version of the contract, sent in every ``started``.
 PROTOCOL_VERSION = 1
@@ -240,30 +239,15 @@ class Control(msgspec.Struct, omit_defaults=True):
     before: int | None = None
 
 
-#: Upper bound of what a producer may ask for in milliseconds: 1 day. Anything longer
-#: than the log's age is refused by the worker; this only keeps the arithmetic sane.
-MAX_MILLISECONDS = 86_400_000
-
-#: Metadata rides in two events of every request, so it is kept small: 4 KiB.
-MAX_METADATA_BYTES = 4096
-
-_job_decoder = msgspec.json.Decoder(Job)
 _event_decoder: msgspec.json.Decoder[KnownEvent] = msgspec.json.Decoder(KnownEvent)
 _speech_decoder: msgspec.json.Decoder[SpeechEvent] = msgspec.json.Decoder(SpeechEvent)
 _unknown_decoder = msgspec.json.Decoder(UnknownEvent)
+_control_decoder = msgspec.json.Decoder(Control)
 _encoder = msgspec.json.Encoder()
 
 #: What msgspec raises for bytes that it cannot read: no JSON or a wrong type, invalid
 #: UTF-8 in a string, or nesting deeper than the interpreter's recursion limit.
-_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-_control_decoder = msgspec.json.Decoder(Control)
-
-
-class _IdOnly(msgspec.Struct):
-    id: str
-
-
-_id_decoder = msgspec.json.Decoder(_IdOnly)
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 def encode(value: Job | Event | Control) -> bytes:
@@ -297,62 +281,5 @@ def decode_control(data: bytes) -> Control | None:
     """Read a control message, or ``None`` where it is not one."""
     try:
         return _control_decoder.decode(data)
-    except _UNREADABLE:
+    except UNREADABLE:
         return None
-
-
-def read_job_id(data: bytes) -> str | None:
-    """The id of a job that may be invalid otherwise, or ``None``."""
-    try:
-        return check_token(_id_decoder.decode(data).id, "id")
-    except (InvalidToken, *_UNREADABLE):
-        return None
-
-
-def decode_job(data: bytes) -> Job:
-    """Read and check a job (section 2).
-
-    Raises `InvalidJob`, whose message names the field.
-    """
-    try:
-        job = _job_decoder.decode(data)
-    except _UNREADABLE as error:
-        raise InvalidJob(f"the job is not valid: {shorten(str(error))}") from error
-    _check_names(job)
-    _check_durations(job)
-    _check_request(job.request)
-    if len(_encoder.encode(job.metadata)) > MAX_METADATA_BYTES:
-        raise InvalidJob(f"metadata is larger than {MAX_METADATA_BYTES} bytes")
-    return job
-
-
-def _check_names(job: Job) -> None:
-    try:
-        check_token(job.id, "id")
-        if job.session is not None:
-            check_token(job.session, "session")
-    except InvalidToken as error:
-        raise InvalidJob(str(error)) from error
-    if job.supersede and job.session is None:
-        raise InvalidJob("supersede needs a session")
-
-
-def _check_durations(job: Job) -> None:
-    for name in ("deadline_ms", "keepalive_ms"):
-        value = getattr(job, name)
-        if value is not None and not 1 <= value <= MAX_MILLISECONDS:
-            raise InvalidJob(f"{name} must be between 1 and {MAX_MILLISECONDS}")
-
-
-def _check_request(request: dict[str, Any]) -> None:
-    model = request.get("model")
-    if not isinstance(model, str) or not model:
-        raise InvalidJob("request.model must be a non-empty string")
-    messages = request.get("messages")
-    if not isinstance(messages, list) or not messages:
-        raise InvalidJob("request.messages must be a non-empty array")
-    if not all(isinstance(message, dict) for message in messages):
-        raise InvalidJob("request.messages must hold objects")
-    n = request.get("n", 1)
-    if n is not None and (not isinstance(n, int) or isinstance(n, bool) or n != 1):
-        raise InvalidJob("request.n must be 1: one job is one text")

@@ -18,12 +18,15 @@ from typing import NamedTuple
 from bridge.backends.http import Backends
 from bridge.bus.cell import Cell
 from bridge.bus.jobs import Delivery, LanePull, settle
-from bridge.bus.leases import RENEW_AFTER, REPEAT_AFTER, Lease, Leases
+from bridge.bus.leases import Lease, Leases
+from bridge.bus.restoration import Restoration
 from bridge.bus.streams import Lane
 from bridge.config import Settings
-from bridge.errors import BridgeError, BusError
+from bridge.errors import BusError
 from bridge.generation.controls import Controls
-from bridge.generation.course import Generation, Surroundings
+from bridge.generation.course import Generation
+from bridge.generation.running import Running
+from bridge.generation.surroundings import Surroundings
 from bridge.job import Settlement
 from bridge.metrics import Meters
 from bridge.slots import LaneLoad, asks
@@ -41,9 +44,6 @@ SWEEP_TURNS = 4
 #: After the server had too many open batches, nothing new is asked for so long, in s.
 CROWDED_S = 1.0
 
-#: A missing stream is made again at most so often, in seconds.
-REMAKE_S = 1.0
-
 #: After a handover or ack at the end of a drain, so long for the server to read it.
 FLUSH_S = 2.0
 
@@ -59,23 +59,6 @@ class _Source(NamedTuple):
     lane: Lane
     pull: LanePull
     load: LaneLoad
-
-
-class _Running:
-    """A generation, its task, and when its lease was last asked to be renewed."""
-
-    __slots__ = ("epoch", "generation", "leases", "renewed_at", "source", "task")
-
-    def __init__(
-        self, generation: Generation, source: _Source, leases: Leases, now: float
-    ) -> None:
-        self.generation = generation
-        self.source = source
-        self.leases = leases
-        self.renewed_at = now
-        #: Which connection brought the job: behind another one, much may be new.
-        self.epoch = source.cell.connection.reconnects
-        self.task: asyncio.Task[None] | None = None
 
 
 class Worker:
@@ -97,14 +80,12 @@ class Worker:
         self._now = now
         self._sources: list[_Source] = []
         self._leases: dict[Cell, Leases] = {}
-        self._running: set[_Running] = set()
-        self._rota: deque[_Running] = deque()
+        self._running: set[Running] = set()
+        self._rota: deque[Running] = deque()
         self._controls = Controls()
         self._taking = False
         self._crowded_until = 0.0
-        self._remade_at: dict[Cell, float] = {}
-        self._remaking = asyncio.Lock()
-        self._restoring: asyncio.Task[None] | None = None
+        self._restoration = Restoration(settings.stream_setup, now)
         self._sweeping: asyncio.Task[None] | None = None
         self._idle = asyncio.Event()
         self._idle.set()
@@ -153,6 +134,7 @@ class Worker:
         source = _Source(cell, lane, pull, load)
         await pull.open()
         self._sources.append(source)
+        self._restoration.add(cell, lane)
 
     # Taking jobs
 
@@ -189,54 +171,35 @@ class Worker:
                 meters=self._meters,
                 now=self._now,
                 crowded=self._crowded,
-                gone=lambda: self._remake(cell),
+                gone=partial(self._restoration.remake, cell),
             ),
             address.tenant if address is not None else None,
             delivery,
             Lease(now, source.lane.ack_wait_s),
         )
-        running = _Running(generation, source, self._leases[cell], now)
+        running = Running(generation, cell, source.load, self._leases[cell], now)
         self._running.add(running)
         self._rota.append(running)
         self._idle.clear()
         self._controls.enter(cell, generation)
         running.task = asyncio.get_running_loop().create_task(self._serve(running))
 
-    async def _serve(self, running: _Running) -> None:
+    async def _serve(self, running: Running) -> None:
         generation = running.generation
         try:
             await generation.run()
-            how = await self._settlement(running)
+            how = await running.settlement(self._now())
         finally:
             self._finished(running)
-        settle(running.source.cell.connection, generation.delivery, how)
+        settle(running.cell.connection, generation.delivery, how)
         if how is not Settlement.NOTHING:
             log.debug("%r: %s", generation, how.name)
         self._ask()
 
-    async def _settlement(self, running: _Running) -> Settlement:
-        """How to settle, or not at all where the job may not be what it was."""
-        cell, generation = running.source.cell, running.generation
-        how = generation.settlement
-        if how is Settlement.NAK and self._now() > generation.lease.until:
-            return Settlement.NOTHING  # from under whoever has it by now
-        if how is Settlement.NOTHING or cell.connection.reconnects == running.epoch:
-            return how
-        try:
-            return (
-                how
-                if await cell.job_stands(generation.delivery)
-                else Settlement.NOTHING
-            )
-        except BusError as error:
-            # It is delivered again, and its log says that it has ended.
-            log.debug("%r is not settled: %s", generation, error)
-            return Settlement.NOTHING
-
-    def _finished(self, running: _Running) -> None:
+    def _finished(self, running: Running) -> None:
         self._running.discard(running)
-        running.source.load.running -= 1
-        self._controls.leave(running.source.cell, running.generation)
+        running.load.running -= 1
+        self._controls.leave(running.cell, running.generation)
         if not self._running:
             self._idle.set()
 
@@ -248,36 +211,12 @@ class Worker:
             )
         self._crowded_until = self._now() + CROWDED_S
 
-    async def _remake(self, cell: Cell) -> None:
-        """Make streams that are gone again. Raises `BusError`."""
-        async with self._remaking:
-            if self._now() - self._remade_at.get(cell, -REMAKE_S) < REMAKE_S:
-                return
-            self._remade_at[cell] = self._now()
-            lanes = [s.lane for s in self._sources if s.cell is cell]
-            log.error("a stream of prefix %s is gone", cell.subjects.prefix)
-            await cell.ensure(lanes, self._settings.stream_setup)
-
-    def _restore(self, cell: Cell) -> None:
-        """Nobody serves a lane: its stream or consumer may be gone."""
-        if self._restoring is None or self._restoring.done():
-            restoring = self._try_to_restore(cell)
-            self._restoring = asyncio.get_running_loop().create_task(restoring)
-
-    async def _try_to_restore(self, cell: Cell) -> None:
-        lanes = [s.lane for s in self._sources if s.cell is cell]
-        try:
-            await cell.ensure(lanes, self._settings.stream_setup)
-        except BridgeError as error:
-            log.warning("jobs of prefix %s: %s", cell.subjects.prefix, error)
-        await asyncio.sleep(REMAKE_S)
-
     def _reconnected(self) -> None:
         """Cancels may have been missed, and pulls are gone with their server."""
         for source in self._sources:
             source.pull.reset()
         for running in self._running:
-            self._controls.look(running.source.cell, running.generation)
+            self._controls.look(running.cell, running.generation)
         self._ask()
 
     # Sweeping
@@ -296,10 +235,7 @@ class Worker:
             running = self._rota.popleft()
             if running not in self._running:
                 continue
-            self._renew(running, now)
-            if not running.source.cell.connection.connected:
-                running.generation.heard()  # nobody could be, so nobody is missing
-            running.generation.sweep(now)
+            running.sweep(now)
             self._rota.append(running)
         self._controls.sweep()
         for cell in self._cells:
@@ -309,20 +245,8 @@ class Worker:
         for source in self._sources:
             source.pull.sweep(now)
             if source.pull.missing:
-                self._restore(source.cell)
+                self._restoration.look(source.cell)
         self._ask()
-
-    def _renew(self, running: _Running, now: float) -> None:
-        generation = running.generation
-        lease = generation.lease
-        wait = lease.ack_wait_s
-        if now > lease.until:
-            return  # it is another worker's; a sign of life would only disturb
-        left = lease.until - now
-        due = left < wait * (1 - RENEW_AFTER)
-        if due and now - running.renewed_at >= wait * REPEAT_AFTER:
-            running.renewed_at = now
-            running.leases.renew(generation.delivery, lease.extend)
 
     # Ending
 
@@ -379,7 +303,4 @@ class Worker:
             self._sweeping.cancel()
             await asyncio.wait([self._sweeping])
             self._sweeping = None
-        if self._restoring is not None:
-            self._restoring.cancel()
-            await asyncio.wait([self._restoring])
-            self._restoring = None
+        await self._restoration.stop()

@@ -18,7 +18,8 @@ from typing import Any
 import pytest
 import yaml
 
-from bridge.config import Settings, load
+from bridge.config import Settings
+from bridge.config.loading import load
 
 ROOT = Path(__file__).parent.parent
 DEPLOY = ROOT / "deploy"

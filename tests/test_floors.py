@@ -18,6 +18,7 @@ PACKAGE = Path(__file__).parent.parent / "bridge"
 FLOORS: dict[str, int] = {
     "errors": 0,
     "events": 0,
+    "intake": 0,
     "subjects": 0,
     "job": 1,
     "sequence": 1,

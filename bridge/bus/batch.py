@@ -6,8 +6,8 @@ its reply subject::
 
     <inbox>.<batch id>.<flow>.<gap mode>.<batch seq>.<op>.$FI
 
-The protocol is young and may move: nothing outside this module and `bridge.bus.writer`
-knows it.
+The protocol is young and may move: nothing outside this module, `bridge.bus.tail`,
+`bridge.bus.repair` and `bridge.bus.writer` knows it.
 """
 
 from __future__ import annotations

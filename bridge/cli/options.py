@@ -8,12 +8,8 @@ from typing import Any, TypeVar
 
 import click
 
-from bridge.config import (
-    ENVIRONMENT_PREFIX,
-    ClientSettings,
-    Settings,
-    load,
-)
+from bridge.config import ClientSettings, Settings
+from bridge.config.loading import ENVIRONMENT_PREFIX, load
 from bridge.subjects import InvalidToken, check_token
 
 F = TypeVar("F", bound=Callable[..., Any])

@@ -7,7 +7,7 @@
 - `link`: a client's connection, and what is open on it
 - `submission`: a job published until JetStream has it, or says why not
 - `spoken`: what was heard before an interruption, for the history
-- `cells`: which prefix serves a request, where there are several
+- `cells`: which prefix serves a request, where there are several; ids that fit
 """
 
 from bridge.client.cells import cell_of

@@ -13,6 +13,7 @@ read the old ones with the old list.
 
 from __future__ import annotations
 
+from uuid import uuid4
 from zlib import crc32
 
 
@@ -24,3 +25,32 @@ def cell_of(tenant: str, id: str, cells: int) -> int:
     if cells < 1:
         raise ValueError("a deployment has at least one cell")
     return crc32(f"{tenant}/{id}".encode()) % cells
+
+
+def request_id(
+    tenant: str, id: str | None, session: str | None, *, supersede: bool, cells: int
+) -> str:
+    """``id``, or where there is none, a new one in the cell of its session.
+
+    Raises `ValueError` for an id of the caller's own that is to supersede and is in
+    another cell than its session.
+    """
+    if id is None:
+        return _new_id(tenant, session, cells)
+    if supersede and session and not _together(tenant, id, session, cells):
+        raise ValueError(
+            "with several prefixes, supersede works within one of them: leave id "
+            "out, and one in the session's cell is made up"
+        )
+    return id
+
+
+def _new_id(tenant: str, session: str | None, cells: int) -> str:
+    while True:
+        id = f"req-{uuid4().hex}"
+        if session is None or _together(tenant, id, session, cells):
+            return id
+
+
+def _together(tenant: str, id: str, session: str, cells: int) -> bool:
+    return cell_of(tenant, id, cells) == cell_of(tenant, session, cells)

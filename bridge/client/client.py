@@ -6,16 +6,15 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
-from uuid import uuid4
 
 from bridge.client.attachment import Attachment
-from bridge.client.cells import cell_of
+from bridge.client.cells import request_id
 from bridge.client.jobs import make_job, make_request
-from bridge.client.link import Link
+from bridge.client.link import Link, bus_settings
 from bridge.client.reader import Reader
 from bridge.client.stream import Stream
 from bridge.client.submission import submit_job
-from bridge.config import BusSettings, NatsSettings
+from bridge.config import NatsSettings
 from bridge.errors import ConnectionLost
 from bridge.events import Completed, Job, OnRestart
 from bridge.subjects import check_tenant, check_token
@@ -52,7 +51,7 @@ class Client:
         settings: NatsSettings | None = None,
         timeout_s: float = 10.0,
     ) -> None:
-        self._settings = _bus_settings(settings or NatsSettings(), url)
+        self._settings = bus_settings(settings or NatsSettings(), url)
         self.tenant = check_tenant(tenant)
         self.lane = check_token(lane, "lane")
         self.model = model
@@ -340,25 +339,10 @@ class Client:
         request: dict[str, Any],
         **rest: Any,
     ) -> Job:
-        if id is None:
-            id = self._new_id(tenant, session)
-        elif supersede and session and not self._together(tenant, id, session):
-            raise ValueError(
-                "with several prefixes, supersede works within one of them: leave id "
-                "out, and one in the session's cell is made up"
-            )
+        id = request_id(
+            tenant, id, session, supersede=supersede, cells=len(self._prefixes)
+        )
         return make_job(id, request, session=session, supersede=supersede, **rest)
-
-    def _new_id(self, tenant: str, session: str | None) -> str:
-        """A new id, in the session's cell where there is one."""
-        while True:
-            id = f"req-{uuid4().hex}"
-            if session is None or self._together(tenant, id, session):
-                return id
-
-    def _together(self, tenant: str, id: str, session: str) -> bool:
-        cells = len(self._prefixes)
-        return cell_of(tenant, id, cells) == cell_of(tenant, session, cells)
 
     async def _submit(
         self, link: Link, tenant: str, lane: str | None, job: Job
@@ -366,14 +350,3 @@ class Client:
         cell = link.cell(tenant, job.id)
         lane = self.lane if lane is None else lane
         return await submit_job(cell, tenant, lane, job, timeout_s=self._timeout_s)
-
-
-def _bus_settings(settings: NatsSettings, url: str | None) -> BusSettings:
-    """What the SDK needs of ``settings``, whatever kind they are."""
-    names = BusSettings.__struct_fields__
-    values = {
-        name: getattr(settings, name) for name in names if hasattr(settings, name)
-    }
-    if url is not None:
-        values["nats_url"] = url
-    return BusSettings(**values)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bridge.events import Job, OnRestart, decode_job, encode
+from bridge.events import Job, OnRestart, encode
+from bridge.intake import decode_job
 from bridge.speech.options import speech_options
 
 

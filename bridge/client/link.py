@@ -10,7 +10,7 @@ from bridge.bus.cell import Cell
 from bridge.bus.connection import Connection
 from bridge.client.attachment import Attachment
 from bridge.client.cells import cell_of
-from bridge.config import BusSettings
+from bridge.config import BusSettings, NatsSettings
 from bridge.errors import BusError, ConnectionLost
 from bridge.events import Control, encode
 
@@ -27,6 +27,17 @@ CANCEL_RETRY_S = 0.1
 
 #: The reason in the ``cancelled`` event of a request whose stream was left.
 LEFT = "the reader left"
+
+
+def bus_settings(settings: NatsSettings, url: str | None) -> BusSettings:
+    """What the SDK needs of ``settings``, whatever kind they are."""
+    names = BusSettings.__struct_fields__
+    values = {
+        name: getattr(settings, name) for name in names if hasattr(settings, name)
+    }
+    if url is not None:
+        values["nats_url"] = url
+    return BusSettings(**values)
 
 
 class Link:

@@ -13,7 +13,8 @@ from bridge.backends.http import Backend, Backends
 from bridge.backends.upstream import Upstream
 from bridge.bus.leases import Lease
 from bridge.bus.outbox import Outbox
-from bridge.bus.writer import MAX_UNPROVEN_BYTES, LogWriter
+from bridge.bus.tail import MAX_UNPROVEN_BYTES
+from bridge.bus.writer import LogWriter
 from bridge.config import Settings
 from bridge.dialects import Delta
 from bridge.dialects.openai_request import can_continue, request_body, token_limit
@@ -60,7 +61,7 @@ class Exchange:
         self._now = around.now
         self._lease = around.lease
         self._write = transcript.write
-        self._writer = around.writer
+        self._tail = around.writer.tail
         self._outbox = around.outbox
         self._interrupt = around.interrupt
         self._job = job
@@ -230,7 +231,7 @@ class Exchange:
         except BusError as error:
             self._interrupt(Interrupt(Kind.LOST, f"publishing failed: {error}"))
             return
-        if self._outbox.congested or self._writer.unproven_bytes > MAX_UNPROVEN_BYTES:
+        if self._outbox.congested or self._tail.unproven_bytes > MAX_UNPROVEN_BYTES:
             self._pause()
 
     def _answered(self) -> None:
@@ -285,7 +286,7 @@ class Exchange:
     def go_on(self) -> None:
         """Read on where reading was held back, if there is room again."""
         upstream = self._upstream
-        if upstream is None or not upstream.paused or self._writer.full:
+        if upstream is None or not upstream.paused or self._tail.full:
             return
         if self._outbox.relaxed:
             upstream.resume()

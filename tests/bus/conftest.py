@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from typing import Any
+from collections.abc import AsyncIterator, Iterator
+from functools import partial
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
@@ -12,8 +13,9 @@ import pytest_asyncio
 from bridge.bus.cell import Cell
 from bridge.bus.connection import Connection
 from bridge.bus.streams import Lane
-from bridge.bus.writer import LogWriter
 from bridge.config import BusSettings
+from tests.bus.written import MakeWriter, writer_on
+from tests.plain_client import quiet_port
 from tests.servers import NatsServer
 
 
@@ -54,21 +56,15 @@ async def cell(
 
 
 @pytest.fixture
-def writer_of(cell: Cell) -> Callable[..., LogWriter]:
+def writer_of(cell: Cell) -> MakeWriter:
     """Make a writer for request ``one`` of tenant ``t``; owned for good."""
+    return partial(writer_on, cell)
 
-    def make(**options: Any) -> LogWriter:
-        values: dict[str, Any] = {
-            "tenant": "t",
-            "id": "one",
-            "job_seq": 1,
-            "attempt": 1,
-            "stored": 0,
-            "stored_speech": 0,
-            "last_seq": 0,
-            "owned": lambda: True,
-            **options,
-        }
-        return LogWriter(cell, **values)
 
-    return make
+@pytest.fixture
+def own_server(tmp_path: Path) -> Iterator[NatsServer]:
+    server = NatsServer(tmp_path / "nats")
+    server.port = quiet_port()
+    server.start()
+    yield server
+    server.stop()

@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from bridge.client.cells import cell_of
+from bridge.client.cells import cell_of, request_id
 
 
 @pytest.mark.parametrize(
@@ -32,3 +32,10 @@ def test_cells_are_used_alike() -> None:
 def test_there_is_at_least_one_cell() -> None:
     with pytest.raises(ValueError, match="at least one"):
         cell_of("default", "req-1", 0)
+
+
+def test_the_requests_of_a_session_share_a_cell() -> None:
+    cell = cell_of("default", "call", 3)
+    for _ in range(20):
+        id = request_id("default", None, "call", supersede=False, cells=3)
+        assert cell_of("default", id, 3) == cell

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from bridge.client import Client, Stream, cell_of
-from bridge.client.client import Client as Front
 from bridge.config import ClientSettings, Secret
 from bridge.errors import ConnectionLost, InvalidJob, NothingInLog, SetupError
-from bridge.events import KnownEvent, decode_job
+from bridge.events import KnownEvent
+from bridge.intake import decode_job
 from bridge.subjects import InvalidToken
 from tests.client.bridge_side import PATIENCE_S, Author, Bus, eventually, running_bus
 from tests.servers import NatsServer, free_port
@@ -195,13 +195,6 @@ async def test_four_cells(nats_server: NatsServer, prefix: str) -> None:
         for each in prefixes:
             async with running_bus(nats_server, each) as bus:
                 assert await bus.cancel_reason("session", "call")
-
-
-def test_the_requests_of_a_session_share_a_cell() -> None:
-    client = Front(prefixes=["a", "b", "c"])
-    cell = cell_of("default", "call", 3)
-    for _ in range(20):
-        assert cell_of("default", client._new_id("default", "call"), 3) == cell
 
 
 async def test_superseding_across_cells_is_refused(

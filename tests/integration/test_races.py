@@ -25,8 +25,9 @@ from bridge.bus.batch import (
 )
 from bridge.bus.cell import Cell
 from bridge.bus.jobs import Delivery
+from bridge.bus.refusals import Fenced, LogGone, StartRefused
 from bridge.bus.streams import Lane
-from bridge.bus.writer import Fenced, LogGone, LogWriter, StartRefused, WriterState
+from bridge.bus.writer import LogWriter, WriterState
 from bridge.errors import StreamUnavailable
 from bridge.events import Completed, Handover, Job, Resumed, Timings, encode
 from bridge.generation.claim import Found, claim, read_history

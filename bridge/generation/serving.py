@@ -1,0 +1,176 @@
+"""A claimed job, served: its first event, its exchange with backends, its end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from bridge.errors import BridgeError, GenerationError, InternalError
+from bridge.events import Job, Terminal
+from bridge.generation.case import Case
+from bridge.generation.claim import Claim
+from bridge.generation.ending import Ending
+from bridge.generation.exchange import Around, Exchange
+from bridge.generation.interrupt import Interrupt, Interrupted, Kind
+from bridge.generation.record import Record
+from bridge.generation.session import SUPERSEDED, supersede_until_done
+from bridge.generation.takeover import not_restarted, resume_mode, too_late
+from bridge.history import History
+from bridge.job import State, Step, resume_reason
+from bridge.retry import add_usage
+
+log = logging.getLogger(__name__)
+
+
+class Serving:
+    """Serves one delivered job, each time its log is ours to write: see `run`.
+
+    ``interrupt`` cuts the generation off.
+    """
+
+    def __init__(
+        self,
+        case: Case,
+        ending: Ending,
+        interrupt: Callable[[Interrupt], None],
+    ) -> None:
+        self._case = case
+        self._ending = ending
+        self._interrupt = interrupt
+        self._superseding: asyncio.Task[None] | None = None
+        #: Who asks the backends, once the start is proven.
+        self.exchange: Exchange | None = None
+        #: What came before the start was proven, and waits for that.
+        self.held: Interrupt | None = None
+
+    def __repr__(self) -> str:
+        return f"<Serving {self._case!r} {self.exchange!r}>"
+
+    async def run(
+        self, job: Job, found: Claim, record: Record, deadline_at: float
+    ) -> None:
+        """Serve a job whose log is ours to write; ``deadline_at`` is Unix time.
+
+        Raises `StartRefused`, `TooManyBatches` or `LogGone` where the job is to be
+        claimed again, `Fenced` and `Interrupted`. May be cancelled.
+        """
+        case, ending, history = self._case, self._ending, found.history
+        cancelled = found.cancelled or self._held_cancel
+        settings = case.around.settings
+        error = too_late(case.delivery, history, settings.max_deliveries, deadline_at)
+        if error is not None:
+            await ending.fail(record, error)
+            return
+        if cancelled is not None:
+            await ending.end(
+                record, record.cancelled(cancelled, case.account.timings())
+            )
+            return
+        case.progress.take(Step.START)
+        refusal = self._announce(record, job, history)
+        await record.writer.prove_start()
+        case.progress.take(Step.PROVEN)
+        self._supersede(job)
+        try:
+            if refusal is not None:
+                raise refusal
+            self._fire_held()
+            answered = await self._ask_backends(record, job, history, deadline_at)
+        except GenerationError as failure:
+            await ending.fail(record, failure)
+        except Interrupted as stop:
+            await ending.stop(record, stop.interrupt)
+        else:
+            await ending.end(record, answered)
+
+    def _announce(
+        self, record: Record, job: Job, history: History
+    ) -> GenerationError | None:
+        """Publish the attempt's first event; an error where it must end there."""
+        around, account = self._case.around, self._case.account
+        if history.last is None:
+            record.start(job, account.claimed_at, account.queue_ms)
+            return None
+        mode = resume_mode(history, job, around.backends)
+        reason = resume_reason(history.last)
+        record.resume(mode, reason, history)
+        around.meters.resumed[(mode, reason)] += 1
+        return not_restarted(mode, job)
+
+    async def _ask_backends(
+        self, record: Record, job: Job, history: History, deadline_at: float
+    ) -> Terminal:
+        """Ask until the answer is complete; the event that says so."""
+        case = self._case
+        around, account, ownership = case.around, case.account, case.ownership
+        begun = history.deltas > 0 or not history.continuable
+        exchange = self.exchange = account.exchange = Exchange(
+            Around(
+                backends=around.backends,
+                settings=around.settings,
+                meters=around.meters,
+                now=around.now,
+                lease=ownership.lease,
+                writer=record.writer,
+                outbox=around.cell.connection.outbox,
+                interrupt=self._interrupt,
+            ),
+            job,
+            record.transcript,
+            deadline_at,
+            # What the attempts before were billed for, they did not live to report.
+            add_usage(None, None) if begun else None,
+        )
+        try:
+            await exchange.run(ownership.interruption)
+        except (BridgeError, Interrupted):
+            raise
+        except Exception as defect:
+            log.exception("%r failed", case)
+            name = type(defect).__name__
+            raise InternalError(f"a defect of the bridge: {name}") from defect
+        return record.completed(
+            finish_reason=exchange.finish_reason,
+            usage=exchange.usage or {},
+            backend=exchange.backend or "",
+            timings=account.timings(),
+        )
+
+    # Held until the start is proven
+
+    @property
+    def _held_cancel(self) -> str | None:
+        held = self.held
+        return held.reason if held and held.kind is Kind.CANCELLED else None
+
+    def _fire_held(self) -> None:
+        if self.held is not None:
+            raise Interrupted(self.held)
+
+    # Sessions
+
+    def _supersede(self, job: Job) -> None:
+        """Cancel what the session has of older jobs; beside the generation."""
+        if job.supersede and job.session is not None:
+            case = self._case
+            self._superseding = asyncio.get_running_loop().create_task(
+                supersede_until_done(
+                    case.around.cell,
+                    case.tenant,
+                    job.session,
+                    case.delivery.stream_seq,
+                    owned=case.ownership.holds,
+                    on_newer=self._superseded,
+                )
+            )
+
+    def _superseded(self) -> None:
+        self._interrupt(Interrupt(Kind.CANCELLED, SUPERSEDED))
+
+    def drop(self) -> None:
+        """Close the backend's connection; supersede nothing for a job that is left."""
+        if self._superseding is not None and self._case.progress.state is State.LEFT:
+            self._superseding.cancel()
+        if self.exchange is not None:
+            self.exchange.drop()
