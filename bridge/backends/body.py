@@ -31,6 +31,28 @@ class Receiver(Protocol):
         """
 
 
+class Body(Protocol):
+    """A response's body, whichever transport brings it: see `BodyStream`."""
+
+    def attach(self, receiver: Receiver) -> None:
+        """Push the body into ``receiver`` from now on."""
+
+    def pause(self) -> None:
+        """Stop reading."""
+
+    def resume(self) -> None:
+        """Read again."""
+
+    def abort(self) -> None:
+        """Drop the rest and close the connection; nobody hears anything more."""
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        """Iterate over what comes, instead of `attach`."""
+
+    async def aclose(self) -> None:
+        """Give the body back, read or not."""
+
+
 class Source(Protocol):
     """Where a body comes from: what the stream may ask of its connection."""
 
@@ -75,15 +97,6 @@ class BodyStream(httpx.AsyncByteStream):
         self._taken = False
         self._ended = False
         self._error: Exception | None = None
-
-    @staticmethod
-    def of(response: httpx.Response) -> BodyStream | None:
-        """The response's body stream, also where httpx has wrapped it.
-
-        ``None`` for a response of another transport.
-        """
-        stream = response.extensions.get("body_stream")
-        return stream if isinstance(stream, BodyStream) else None
 
     def __repr__(self) -> str:
         state = "ended" if self._ended else "pushed" if self._receiver else "open"

@@ -8,7 +8,11 @@ from collections.abc import Callable
 
 import httpx
 
+from bridge.backends.body import Body
 from bridge.backends.errors import open_error
+from bridge.backends.http1 import ResponseHead
+from bridge.backends.opening import opener
+from bridge.backends.pulled import PulledBody
 from bridge.backends.transport import SlimTransport
 from bridge.backends.upstream import Upstream
 from bridge.config import BackendSettings, Secret, Settings, read_secret
@@ -55,6 +59,7 @@ class Backend:
             key = f"Bearer {api_key.reveal()}".encode()
             self._headers.append((b"Authorization", key))
         self._connect_timeout_s = connect_timeout_s
+        self._open = opener(transport, self.url, self._headers, self._timeouts(None))
         self._max_record_bytes = max_record_bytes
         self._now = now
         self._shunned_until = 0.0
@@ -83,66 +88,53 @@ class Backend:
         say, by cancelling, which closes the connection. Raises a `GenerationError`:
         what the status says, `BackendUnavailable` or `BackendProtocolError`.
         """
-        # httpx would take longer to work these headers out than the transport takes
-        # to send them.
-        request = httpx.Request(
-            "POST",
-            self.url,
-            headers=[
-                *self._headers,
-                (b"Content-Type", b"application/json"),
-                (b"Content-Length", b"%d" % len(body)),
-            ],
-            stream=httpx.ByteStream(body),
-            extensions={"timeout": self._timeouts(None)},
-        )
         try:
-            response = await self._transport.handle_async_request(request)
+            head, answer = await self._open(body)
         except (httpx.HTTPError, OSError, ssl.SSLError) as error:
             failure = open_error(error, self.name)
             self.failed()
             raise failure from error
-        if response.status_code != 200:
-            raise await self._refused(response)
-        return await self._answered(response)
+        if head.status != 200:
+            raise await self._refused(head, answer)
+        return await self._answered(head, answer)
 
-    async def _answered(self, response: httpx.Response) -> Upstream:
-        content_type = response.headers.get("content-type", "")
+    async def _answered(self, head: ResponseHead, body: Body) -> Upstream:
+        content_type = head.field(b"content-type") or ""
         kind = content_kind(content_type)
         if kind is None:
-            await response.aclose()
+            await body.aclose()
             raise BackendProtocolError(
                 f"backend {self.name} answered with content type "
                 f"{content_type[:80]!r}, which is no completion; does its URL end "
                 "in /v1?"
             )
-        if response.headers.get("content-encoding", "identity") != "identity":
-            await response.aclose()
+        if (head.field(b"content-encoding") or "identity") != "identity":
+            await body.aclose()
             raise BackendProtocolError(
                 f"backend {self.name} compressed its answer without being asked to"
             )
         decoder = decoder_for(kind, max_line_bytes=self._max_record_bytes)
-        return Upstream(self.name, response, decoder, response_for(kind))
+        return Upstream(self.name, body, decoder, response_for(kind))
 
-    async def _refused(self, response: httpx.Response) -> GenerationError:
-        body = b""
+    async def _refused(self, head: ResponseHead, body: Body) -> GenerationError:
+        message = b""
         try:
-            async for data in response.aiter_raw():
-                body += data
-                if len(body) >= MAX_ERROR_BODY_BYTES:
+            async for data in body:
+                message += data
+                if len(message) >= MAX_ERROR_BODY_BYTES:
                     break
         except (httpx.HTTPError, httpx.StreamError):
             pass  # what came of the message is better than none
         finally:
-            await response.aclose()
-        if response.status_code >= 500:
+            await body.aclose()
+        if head.status >= 500:
             self.failed()
         return error_for_status(
-            response.status_code,
-            body[:MAX_ERROR_BODY_BYTES],
-            response.headers.get("retry-after"),
+            head.status,
+            message[:MAX_ERROR_BODY_BYTES],
+            head.field(b"retry-after"),
             now=time.time(),
-            location=response.headers.get("location"),
+            location=head.field(b"location"),
         )
 
     async def probe(self, *, timeout_s: float) -> list[str]:
@@ -159,7 +151,9 @@ class Backend:
         try:
             response = await self._transport.handle_async_request(request)
             if response.status_code != 200:
-                raise await self._refused(response)
+                raw = response.headers.raw
+                head = ResponseHead(response.status_code, b"", b"", raw)
+                raise await self._refused(head, PulledBody(response))
             await response.aread()
             listed = response.json()["data"]
             return [str(model["id"]) for model in listed]

@@ -76,6 +76,14 @@ class ResponseHead(NamedTuple):
     http_version: bytes
     headers: list[tuple[bytes, bytes]]
 
+    def field(self, name: bytes) -> str | None:
+        """The value of a field by its lower-case name, joined where it is repeated.
+
+        RFC 9110, section 5.2; bytes beyond ASCII are read as ISO 8859-1.
+        """
+        values = [value for key, value in self.headers if key.lower() == name]
+        return b", ".join(values).decode("latin-1") if values else None
+
 
 class ResponseParser:
     """Reads the one response to one request, cut anywhere.

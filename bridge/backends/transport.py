@@ -20,13 +20,13 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Awaitable, Mapping
-from typing import TypeVar
+from collections.abc import AsyncIterator, Awaitable, Mapping
+from typing import NamedTuple, TypeVar
 
 import httpx
 
 from bridge.backends.body import READ_HIGH_WATER
-from bridge.backends.connection import Answer, Connection, Limits, Origin
+from bridge.backends.connection import Answer, Connection, Limits, Origin, Reply
 from bridge.backends.http1 import (
     MAX_HEAD_BYTES,
     MAX_HEADERS,
@@ -42,6 +42,42 @@ KEEPALIVE_EXPIRY_S = 4.0
 CONNECT_TIMEOUT_S = 5.0
 
 T = TypeVar("T")
+
+
+class Outgoing(NamedTuple):
+    """A request as it is sent: its head, and its body in one piece or framed in parts.
+
+    ``timeouts`` are httpx's: ``connect``, ``write`` and ``read``, in seconds.
+    """
+
+    method: str
+    origin: Origin
+    head: bytes
+    body: bytes | AsyncIterator[bytes]
+    timeouts: Mapping[str, float | None]
+
+    def __repr__(self) -> str:
+        # Never the head: it may carry a key.
+        return f"<Outgoing {self.method} {self.origin}>"
+
+    @classmethod
+    def of(cls, request: httpx.Request) -> Outgoing:
+        """Httpx's request.
+
+        Raises `httpx.UnsupportedProtocol` and `httpx.LocalProtocolError`.
+        """
+        body: bytes | AsyncIterator[bytes]
+        if isinstance(request.stream, httpx.ByteStream):
+            body = b"".join(request.stream)
+        else:
+            body = encode_body(request)
+        return cls(
+            request.method,
+            Origin.of(request.url),
+            encode_head(request),
+            body,
+            request.extensions.get("timeout", {}),
+        )
 
 
 class SlimTransport(httpx.AsyncBaseTransport):
@@ -63,7 +99,7 @@ class SlimTransport(httpx.AsyncBaseTransport):
     off), ``LocalProtocolError``, ``UnsupportedProtocol``.
 
     To be used in one event loop, by any number of tasks. Cancelling a request closes
-    its connection. `BodyStream.of` gives a response's body for reading by push.
+    its connection. `exchange` gives a response's body for reading by push.
     """
 
     def __init__(
@@ -90,34 +126,44 @@ class SlimTransport(httpx.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send ``request``; return the response as soon as its head is here."""
+        reply = await self.exchange(Outgoing.of(request))
+        return httpx.Response(
+            reply.head.status,
+            headers=reply.head.headers,
+            stream=reply.body,
+            extensions={
+                "http_version": reply.head.http_version,
+                "reason_phrase": reply.head.reason,
+            },
+        )
+
+    async def exchange(self, request: Outgoing) -> Reply:
+        """The same without httpx's objects, which take longer than the sending."""
         if self._pool.closed:
             raise RuntimeError("the transport was closed")
-        origin = Origin.of(request.url)
-        head = encode_head(request)
-        kept = self._pool.take(origin)
+        kept = self._pool.take(request.origin)
         if kept is not None:
             answer = kept.begin(request.method)
             try:
-                return await self._exchange(kept, answer, request, head)
+                return await self._exchange(kept, answer, request)
             except httpx.TransportError:
-                replayable = isinstance(request.stream, httpx.ByteStream)
-                if not (kept.unanswered and replayable):
+                if not (kept.unanswered and isinstance(request.body, bytes)):
                     raise
-        new = Connection(origin, self._pool, self._limits)
+        new = Connection(request.origin, self._pool, self._limits)
         answer = new.begin(request.method)
         await self._connect(new, request)
-        return await self._exchange(new, answer, request, head)
+        return await self._exchange(new, answer, request)
 
     async def aclose(self) -> None:
         """Close every connection; whoever still reads gets `httpx.ReadError`."""
         await self._pool.aclose()
 
-    async def _connect(self, connection: Connection, request: httpx.Request) -> None:
+    async def _connect(self, connection: Connection, request: Outgoing) -> None:
         origin = connection.origin
         tls = self._tls() if origin.scheme == "https" else None
         try:
             await _within(
-                _timeout(request, "connect", self._connect_timeout_s),
+                request.timeouts.get("connect", self._connect_timeout_s),
                 asyncio.get_running_loop().create_connection(
                     lambda: connection,
                     origin.host,
@@ -138,16 +184,12 @@ class SlimTransport(httpx.AsyncBaseTransport):
         return self._ssl_context
 
     async def _exchange(
-        self,
-        connection: Connection,
-        answer: Answer,
-        request: httpx.Request,
-        head: bytes,
-    ) -> httpx.Response:
+        self, connection: Connection, answer: Answer, request: Outgoing
+    ) -> Reply:
         try:
-            await _send(connection, answer, request, head)
+            await _send(connection, answer, request)
             reply = await _within(
-                _timeout(request, "read"),
+                request.timeouts.get("read"),
                 answer,
                 httpx.ReadTimeout,
                 f"waiting for a response of {connection.origin}",
@@ -157,29 +199,18 @@ class SlimTransport(httpx.AsyncBaseTransport):
             raise
         if isinstance(reply, Exception):
             raise reply
-        return httpx.Response(
-            reply.head.status,
-            headers=reply.head.headers,
-            stream=reply.body,
-            extensions={
-                "http_version": reply.head.http_version,
-                "reason_phrase": reply.head.reason,
-                "body_stream": reply.body,
-            },
-        )
+        return reply
 
 
-async def _send(
-    connection: Connection, answer: Answer, request: httpx.Request, head: bytes
-) -> None:
-    if isinstance(request.stream, httpx.ByteStream):
-        connection.write(b"".join((head, *request.stream)))
+async def _send(connection: Connection, answer: Answer, request: Outgoing) -> None:
+    if isinstance(request.body, bytes):
+        connection.write(request.head + request.body)
         connection.request_sent(answer)
         if connection.blocked:
             await _drain(connection, answer, request)
         return
-    connection.write(head)
-    async for part in encode_body(request):
+    connection.write(request.head)
+    async for part in request.body:
         if answer.done():
             return
         connection.write(part)
@@ -188,22 +219,13 @@ async def _send(
     connection.request_sent(answer)
 
 
-async def _drain(
-    connection: Connection, answer: Answer, request: httpx.Request
-) -> None:
+async def _drain(connection: Connection, answer: Answer, request: Outgoing) -> None:
     await _within(
-        _timeout(request, "write"),
+        request.timeouts.get("write"),
         connection.writable(answer),
         httpx.WriteTimeout,
         f"sending to {connection.origin}",
     )
-
-
-def _timeout(
-    request: httpx.Request, name: str, default: float | None = None
-) -> float | None:
-    timeouts: Mapping[str, float | None] = request.extensions.get("timeout", {})
-    return timeouts.get(name, default)
 
 
 async def _within(

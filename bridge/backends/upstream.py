@@ -6,9 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-import httpx
-
-from bridge.backends.body import BodyStream
+from bridge.backends.body import Body
 from bridge.backends.errors import stream_error
 from bridge.decoders import Decoder
 from bridge.dialects import Delta
@@ -39,18 +37,15 @@ class Upstream:
     def __init__(
         self,
         backend: str,
-        response: httpx.Response,
+        body: Body,
         decoder: Decoder,
         answer: OpenAIResponse,
     ) -> None:
         self.backend = backend
         self.answer = answer
-        self._response = response
+        self._body = body
         self._decoder = decoder
         self._sink: Sink | None = None
-        self._body: BodyStream | None = None
-        self._pull: asyncio.Task[None] | None = None
-        self._flowing: asyncio.Event | None = None
         self._linger: asyncio.TimerHandle | None = None
         self._aborted = False
         self.paused = False
@@ -67,29 +62,7 @@ class Upstream:
     def start(self, sink: Sink) -> None:
         """Let the answer flow into ``sink``, from now on."""
         self._sink = sink
-        self._body = BodyStream.of(self._response)
-        if self._body is not None:
-            self._body.attach(self)
-            return
-        self._flowing = asyncio.Event()
-        self._flowing.set()
-        self._pull = asyncio.get_running_loop().create_task(self._pull_body())
-
-    async def _pull_body(self) -> None:
-        """For httpx's own transports, which only know iteration."""
-        flowing = self._flowing
-        error: Exception | None = None
-        try:
-            async for data in self._response.aiter_raw():
-                self.body_received(data)
-                if flowing is not None and not flowing.is_set():
-                    await flowing.wait()
-        except Exception as caught:
-            # Whatever it is, the sink has to hear of it, as from a `BodyStream`.
-            error = caught
-        finally:
-            await self._response.aclose()
-        self.body_ended(error)
+        self._body.attach(self)
 
     def body_received(self, data: bytes) -> None:
         """Decode one read; see `bridge.backends.body.Receiver`."""
@@ -144,31 +117,16 @@ class Upstream:
     def pause(self) -> None:
         """Read no further for now; what was read already may still come."""
         self.paused = True
-        if self._body is not None:
-            self._body.pause()
-        elif self._flowing is not None:
-            self._flowing.clear()
+        self._body.pause()
 
     def resume(self) -> None:
         """Read on."""
         self.paused = False
-        if self._body is not None:
-            self._body.resume()
-        elif self._flowing is not None:
-            self._flowing.set()
+        self._body.resume()
 
     def abort(self) -> None:
         """Close the connection at once; the sink hears nothing more."""
         self._sink = None
-        if self._aborted:
-            return  # a second cancellation would interrupt the closing
-        self._aborted = True
-        if self._body is None:
-            self._body = BodyStream.of(self._response)
-        if self._body is not None:
+        if not self._aborted:  # a second cancellation would interrupt the closing
+            self._aborted = True
             self._body.abort()
-        elif self._pull is not None:
-            self._pull.cancel()
-        else:
-            closing = self._response.aclose()
-            self._pull = asyncio.get_running_loop().create_task(closing)

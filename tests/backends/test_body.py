@@ -254,12 +254,6 @@ async def test_not_after_closing(stream: BodyStream) -> None:
         stream.attach(Collector())
 
 
-def test_the_stream_of_a_response(stream: BodyStream) -> None:
-    response = httpx.Response(200, extensions={"body_stream": stream})
-    assert BodyStream.of(response) is stream
-    assert BodyStream.of(httpx.Response(200)) is None
-
-
 def test_repr_shows_the_state(stream: BodyStream) -> None:
     stream.feed_data(b"abc")
     assert repr(stream) == "<BodyStream open, 3 bytes unread>"

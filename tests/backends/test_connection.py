@@ -12,7 +12,7 @@ import pytest_asyncio
 from bridge.backends.body import BodyStream
 from bridge.backends.connection import Connection, Limits, Origin
 from bridge.backends.pool import READ_BYTES, ConnectionPool
-from bridge.backends.transport import SlimTransport
+from bridge.backends.transport import Outgoing, SlimTransport
 
 if TYPE_CHECKING:
     from tests.backends.conftest import Peer, Server
@@ -89,9 +89,8 @@ class Flood:
 
 async def opened(transport: SlimTransport, server: Server) -> BodyStream:
     request = httpx.Request("POST", server.url, content=b"{}")
-    stream = BodyStream.of(await transport.handle_async_request(request))
-    assert stream is not None
-    return stream
+    reply = await transport.exchange(Outgoing.of(request))
+    return reply.body
 
 
 def unread(stream: BodyStream) -> int:

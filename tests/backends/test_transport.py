@@ -9,7 +9,6 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from bridge.backends.body import BodyStream
 from bridge.backends.transport import SlimTransport
 
 if TYPE_CHECKING:
@@ -625,16 +624,3 @@ class TestConcurrency:
 
         await asyncio.gather(*[client(number) for number in range(20)])
         assert len(server.peers) <= 20
-
-
-async def test_the_body_stream_is_found_through_httpx(
-    transport: SlimTransport, serve: Serve, answering: Answering
-) -> None:
-    server = await serve(answering(HELLO))
-    async with (
-        httpx.AsyncClient(transport=transport) as client,
-        client.stream("GET", server.url) as response,
-    ):
-        stream = BodyStream.of(response)
-        assert stream is not None
-        assert b"".join([piece async for piece in stream]) == b"hello"

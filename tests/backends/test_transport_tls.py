@@ -160,8 +160,8 @@ async def test_closing_reaches_the_server(
 
     server = await serve(handler, ssl=serving)
     response = await opened(transport, server.url)
-    stream = BodyStream.of(response)
-    assert stream is not None
+    stream = response.stream
+    assert isinstance(stream, BodyStream)
     if how == "abort":
         stream.abort()
     elif how == "aclose":
@@ -209,7 +209,7 @@ async def test_backpressure(
             quiet = quiet + 1 if sent == before else 0
             before = sent
     assert 0 < sent < KERNEL_BYTES
-    stream = BodyStream.of(response)
-    assert stream is not None
+    stream = response.stream
+    assert isinstance(stream, BodyStream)
     assert int(repr(stream).split()[2]) <= READ_HIGH_WATER + READ_BYTES
     await response.aclose()

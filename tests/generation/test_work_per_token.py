@@ -14,6 +14,7 @@ import time
 import httpx
 
 from bridge.backends.http import Backends
+from bridge.backends.pulled import PulledBody
 from bridge.backends.upstream import Upstream
 from bridge.bus.cell import Cell
 from bridge.bus.connection import Connection
@@ -57,9 +58,8 @@ async def test_a_token_costs_no_more_than_it_did(
         last_seq=0,
         owned=lambda: True,
     )
-    upstream = Upstream(
-        "test", httpx.Response(200), decoder_for("sse"), response_for("sse")
-    )
+    body = PulledBody(httpx.Response(200))
+    upstream = Upstream("test", body, decoder_for("sse"), response_for("sse"))
     # Not started: what the transport calls is called here.
     upstream._sink = _exchange(connection, writer, settings)
     upstream.body_received(b": the first read may hold a byte order mark\n\n")
