@@ -44,8 +44,9 @@ def _slim(
     timeouts: dict[str, float | None],
 ) -> Open:
     origin = Origin.of(url)
-    head = encode_head(httpx.Request("POST", url, headers=headers))
-    start = head.removesuffix(b"\r\n")
+    # With a stream, or httpx would say that there is no body.
+    request = httpx.Request("POST", url, headers=headers, stream=httpx.ByteStream(b""))
+    start = encode_head(request).removesuffix(b"\r\n")
 
     async def open(body: bytes) -> tuple[ResponseHead, Body]:
         head = b"%bContent-Length: %d\r\n\r\n" % (start, len(body))

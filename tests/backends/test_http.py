@@ -73,7 +73,9 @@ async def test_what_is_sent(
     [head] = [request for peer in server.peers for request in peer.requests]
     lines = head.decode().split("\r\n")
     assert lines[0] == "POST /v1/chat/completions HTTP/1.1"
-    sent = dict(line.lower().split(": ", 1) for line in lines[1:] if line)
+    fields = [line.lower().split(": ", 1) for line in lines[1:] if line]
+    sent = dict(fields)
+    assert len(sent) == len(fields), "a field was sent twice"
     assert sent["host"] == f"127.0.0.1:{server.port}"
     assert sent["content-type"] == "application/json"
     assert sent["content-length"] == str(len(BODY))
