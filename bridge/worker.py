@@ -37,9 +37,10 @@ log = logging.getLogger(__name__)
 SWEEP_S = 0.1
 
 #: Each time, at least so many of the running jobs are looked at, and a fourth of them
-#: all: looking at thousands at once would hold up everybody's tokens.
+#: all; so many at once, for everybody's tokens wait meanwhile.
 SWEEP_AT_LEAST = 64
 SWEEP_TURNS = 4
+SWEEP_SLICE = 32
 
 #: After the server had too many open batches, nothing new is asked for so long, in s.
 CROWDED_S = 1.0
@@ -224,19 +225,25 @@ class Worker:
     async def _sweep_for_ever(self) -> None:
         while True:
             await asyncio.sleep(SWEEP_S)
+            due = max(SWEEP_AT_LEAST, len(self._rota) // SWEEP_TURNS)
+            due = min(due, len(self._rota))
             try:
+                for done in range(0, due, SWEEP_SLICE):
+                    self._sweep_jobs(min(SWEEP_SLICE, due - done))
+                    await asyncio.sleep(0)
                 self._sweep(self._now())
             except Exception:
                 log.exception("a sweep failed")
 
-    def _sweep(self, now: float) -> None:
-        due = max(SWEEP_AT_LEAST, len(self._rota) // SWEEP_TURNS)
-        for _ in range(min(due, len(self._rota))):
+    def _sweep_jobs(self, count: int) -> None:
+        now = self._now()
+        for _ in range(min(count, len(self._rota))):
             running = self._rota.popleft()
-            if running not in self._running:
-                continue
-            running.sweep(now)
-            self._rota.append(running)
+            if running in self._running:
+                self._rota.append(running)
+                running.sweep(now)
+
+    def _sweep(self, now: float) -> None:
         self._controls.sweep()
         for cell in self._cells:
             cell.sweep(now)
