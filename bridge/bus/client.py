@@ -6,8 +6,17 @@ import logging
 from typing import Any
 
 from nats.aio.client import Client
+from nats.aio.subscription import Subscription
+
+from bridge.errors import SetupError
 
 log = logging.getLogger(__name__)
+
+
+#: What `BusClient` overrides and uses of nats-py beyond its public interface.
+METHODS = ("_process_msg", "_process_headers", "_build_message")
+OF_A_CLIENT = ("_subs",)
+OF_A_SUBSCRIPTION = ("_cb", "_received")
 
 
 class BusClient(Client):
@@ -52,6 +61,18 @@ class BusClient(Client):
         except UnicodeDecodeError:
             subject, reply = _readable(subject), _readable(reply)
             return super()._build_message(sid, subject, reply, data, headers)
+
+
+def check_fits(client: Client, subscription: Subscription) -> None:
+    """Raises `SetupError` when nats-py is not built as `BusClient` expects."""
+    missing = [name for name in METHODS if not hasattr(Client, name)]
+    missing += [name for name in OF_A_CLIENT if not hasattr(client, name)]
+    missing += [name for name in OF_A_SUBSCRIPTION if not hasattr(subscription, name)]
+    if missing:
+        raise SetupError(
+            f"this version of nats-py does not fit: it has no {', '.join(missing)}; "
+            "tokenbridge needs the version that it pins"
+        )
 
 
 def _readable(subject: bytes) -> bytes:

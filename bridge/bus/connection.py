@@ -16,7 +16,7 @@ import nats.errors
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
-from bridge.bus.client import BusClient
+from bridge.bus.client import BusClient, check_fits
 from bridge.bus.commands import command, headers_size
 from bridge.bus.options import client_options, redact, server_urls
 from bridge.bus.outbox import Outbox
@@ -135,7 +135,8 @@ class Connection:
         self._check_version()
         self._outbox.open()
         self._inbox = self._client.new_inbox()
-        await self.subscribe(f"{self._inbox}.*", self._questions.answered)
+        answers = await self.subscribe(f"{self._inbox}.*", self._questions.answered)
+        check_fits(self._client, answers)
 
     async def _connect(self, options: dict[str, Any]) -> None:
         await self._client.connect(
