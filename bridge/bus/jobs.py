@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
 from typing import NamedTuple
@@ -21,6 +22,12 @@ PULL_EXPIRES_S = 1.0
 
 #: After its expiry a pull without a word from the server counts as lost.
 PULL_GRACE_S = 1.0
+
+#: What the server is about to deliver when a pull is closed goes to nobody, and the job
+#: waits for ``ack_wait``. So a pull is closed once it has brought nothing for so long,
+#: in seconds, or after so many times as long.
+SETTLE_S = 0.02
+SETTLE_TRIES = 5
 
 #: The most jobs that one pull asks for: a burst is then spread over the replicas.
 PULL_BATCH = 16
@@ -149,9 +156,17 @@ class LanePull:
     async def close(self) -> None:
         """Take no more jobs; those already on their way are still handed on."""
         if self._subscription is not None:
+            await self._settled()
             await self._connection.drain(self._subscription)
             self._subscription = None
         self._pulls.clear()
+
+    async def _settled(self) -> None:
+        for _ in range(SETTLE_TRIES):
+            before = self.reserved
+            await asyncio.sleep(SETTLE_S)
+            if self.reserved == before:
+                return
 
     def _received(self, message: Msg) -> None:
         delivery = parse_delivery(message, self.lane) if message.reply else None
