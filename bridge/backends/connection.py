@@ -198,7 +198,10 @@ class Connection(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Both loops have set TCP_NODELAY already."""
         self._transport = cast("asyncio.Transport", transport)
-        self._keeper.opened(self)
+        if self.closed:  # nobody waits for it any more
+            self._transport.abort()
+        else:
+            self._keeper.opened(self)
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """Where the next read goes; both loops call `buffer_updated` right after it.

@@ -176,6 +176,12 @@ class SlimTransport(httpx.AsyncBaseTransport):
             )
         except (OSError, UnicodeError) as error:  # UnicodeError: no name for DNS
             raise httpx.ConnectError(f"cannot connect to {origin}: {error}") from error
+        except asyncio.CancelledError:
+            # uvloop, cancelled in the turn of the connect, closes the socket without
+            # a word to the protocol that it had just told of it.
+            connection.abort()
+            self._pool.gone(connection)
+            raise
 
     def _tls(self) -> ssl.SSLContext:
         if self._ssl_context is None:

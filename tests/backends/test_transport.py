@@ -624,3 +624,19 @@ class TestConcurrency:
 
         await asyncio.gather(*[client(number) for number in range(20)])
         assert len(server.peers) <= 20
+
+
+async def test_cancelled_in_any_turn_no_connection_is_waited_for(
+    serve: Serve, answering: Answering
+) -> None:
+    server = await serve(answering(HELLO))
+    for turns in range(60):
+        transport = SlimTransport()
+        request = httpx.Request("GET", server.url)
+        asking = asyncio.create_task(transport.handle_async_request(request))
+        for _ in range(turns % 20):
+            await asyncio.sleep(0)
+        asking.cancel()
+        await asyncio.wait([asking])
+        async with asyncio.timeout(20):
+            await transport.aclose()
