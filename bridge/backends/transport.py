@@ -159,6 +159,16 @@ class SlimTransport(httpx.AsyncBaseTransport):
         await self._pool.aclose()
 
     async def _connect(self, connection: Connection, request: Outgoing) -> None:
+        try:
+            await self._connect_in_time(connection, request)
+        except BaseException:
+            # uvloop, cancelled (by a timeout, too) in the turn of the connect, closes
+            # the socket without a word to the protocol that it had just told of it.
+            connection.abort()
+            self._pool.gone(connection)
+            raise
+
+    async def _connect_in_time(self, connection: Connection, request: Outgoing) -> None:
         origin = connection.origin
         tls = self._tls() if origin.scheme == "https" else None
         try:
@@ -176,12 +186,6 @@ class SlimTransport(httpx.AsyncBaseTransport):
             )
         except (OSError, UnicodeError) as error:  # UnicodeError: no name for DNS
             raise httpx.ConnectError(f"cannot connect to {origin}: {error}") from error
-        except asyncio.CancelledError:
-            # uvloop, cancelled in the turn of the connect, closes the socket without
-            # a word to the protocol that it had just told of it.
-            connection.abort()
-            self._pool.gone(connection)
-            raise
 
     def _tls(self) -> ssl.SSLContext:
         if self._ssl_context is None:

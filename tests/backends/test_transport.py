@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING, Any
@@ -624,6 +625,19 @@ class TestConcurrency:
 
         await asyncio.gather(*[client(number) for number in range(20)])
         assert len(server.peers) <= 20
+
+
+async def test_timed_out_in_any_turn_no_connection_is_waited_for(
+    serve: Serve, answering: Answering
+) -> None:
+    server = await serve(answering(HELLO))
+    for step in range(60):
+        transport = SlimTransport(connect_timeout_s=step * 20e-6)
+        request = httpx.Request("GET", server.url)
+        with contextlib.suppress(httpx.ConnectTimeout):
+            await transport.handle_async_request(request)
+        async with asyncio.timeout(20):
+            await transport.aclose()
 
 
 async def test_cancelled_in_any_turn_no_connection_is_waited_for(
