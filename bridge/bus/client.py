@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import Any
 
+import nats.errors
 from nats.aio.client import Client
 from nats.aio.subscription import Subscription
 
@@ -73,6 +75,23 @@ def check_fits(client: Client, subscription: Subscription) -> None:
             f"this version of nats-py does not fit: it has no {', '.join(missing)}; "
             "tokenbridge needs the version that it pins"
         )
+
+
+#: What passes when the network or the server is back.
+_RETRYABLE = (
+    OSError,
+    asyncio.TimeoutError,
+    nats.errors.NoServersError,
+    nats.errors.TimeoutError,
+    nats.errors.ConnectionClosedError,
+    nats.errors.UnexpectedEOF,
+    nats.errors.StaleConnectionError,
+)
+
+
+def is_final(error: Exception) -> bool:
+    """Whether a failure to connect is one that trying again cannot mend."""
+    return isinstance(error, nats.errors.Error) and not isinstance(error, _RETRYABLE)
 
 
 def _readable(subject: bytes) -> bytes:

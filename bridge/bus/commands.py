@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from bridge.errors import BusError
+
 #: Of a message with headers nats-py checks the payload only, and a server cuts the
 #: connection of a client that exceeds ``max_payload``: the status line and blank line.
 HEADER_BASE_BYTES = len(b"NATS/1.0\r\n\r\n")
+
+
+class TooLarge(BusError):
+    """A message exceeds the server's ``max_payload``."""
 
 
 def headers_size(headers: Mapping[str, str] | None) -> int:

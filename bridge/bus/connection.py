@@ -16,8 +16,8 @@ import nats.errors
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
-from bridge.bus.client import BusClient, check_fits
-from bridge.bus.commands import command, headers_size
+from bridge.bus.client import BusClient, check_fits, is_final
+from bridge.bus.commands import TooLarge, command, headers_size
 from bridge.bus.options import client_options, redact, server_urls
 from bridge.bus.outbox import Outbox
 from bridge.bus.questions import Question, Questions
@@ -34,10 +34,6 @@ SAY_EVERY_S = 5.0
 
 Handler = Callable[[Msg], None]
 Listener = Callable[[], None]
-
-
-class TooLarge(BusError):
-    """A message exceeds the server's ``max_payload``."""
 
 
 class Connection:
@@ -165,7 +161,7 @@ class Connection:
                 return
             error = failure.result()
             failures += 1
-            if _is_final(error):
+            if is_final(error):
                 raise SetupError(
                     f"NATS at {self.servers} refused the connection: {error}"
                 ) from error
@@ -340,21 +336,6 @@ class Connection:
             if not self._closing:
                 log.error("the NATS client closed for good: %s", self._last_error)
             self.closed.set()
-
-
-_RETRYABLE = (
-    OSError,
-    asyncio.TimeoutError,
-    nats.errors.NoServersError,
-    nats.errors.TimeoutError,
-    nats.errors.ConnectionClosedError,
-    nats.errors.UnexpectedEOF,
-    nats.errors.StaleConnectionError,
-)
-
-
-def _is_final(error: Exception) -> bool:
-    return isinstance(error, nats.errors.Error) and not isinstance(error, _RETRYABLE)
 
 
 def _call(listeners: list[Listener]) -> None:

@@ -13,7 +13,7 @@ from bridge.bus.api import (
     JetStream,
 )
 from bridge.bus.cell import Cell
-from bridge.bus.connection import TooLarge
+from bridge.bus.commands import TooLarge
 from bridge.errors import (
     BusError,
     ConnectionLost,

@@ -23,8 +23,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from nats.aio.msg import Msg
 
-from bridge.bus.commands import headers_size
-from bridge.bus.connection import Connection, TooLarge
+from bridge.bus.commands import TooLarge, headers_size
+from bridge.bus.connection import Connection
 from bridge.bus.options import redact, tls_context
 from bridge.config import NatsSettings, Secret
 from bridge.errors import ConnectionLost, SetupError, StreamUnavailable
