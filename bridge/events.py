@@ -120,6 +120,12 @@ class ToolCallDelta(Event, tag="tool_call", kw_only=True):
     arguments: str | None = None
 
 
+class Skipped(Event, tag="skipped"):
+    """So many records of the backend could not be read; their words are missing."""
+
+    count: int
+
+
 class Handover(Event, tag="handover"):
     """The worker gave the request back on purpose; another one goes on."""
 
@@ -140,6 +146,7 @@ class Completed(Event, tag="completed", kw_only=True):
     finish_reason: str
     text: str | None = None
     text_omitted: bool = False
+    skipped_records: int = 0
     reasoning: str | None = None
     tool_calls: list[ToolCall] | None = None
     usage: dict[str, Any] | None = None
@@ -156,6 +163,7 @@ class Failed(Event, tag="failed", kw_only=True):
     error: ErrorInfo
     text: str | None = None
     text_omitted: bool = False
+    skipped_records: int = 0
     usage: dict[str, Any] | None = None
     timings: Timings
     backend: str | None = None
@@ -170,12 +178,22 @@ class Cancelled(Event, tag="cancelled", kw_only=True):
     reason: str
     text: str | None = None
     text_omitted: bool = False
+    skipped_records: int = 0
     timings: Timings
     metadata: dict[str, str]
 
 
 Terminal = Completed | Failed | Cancelled
-KnownEvent = Started | Token | Reasoning | ToolCallDelta | Handover | Resumed | Terminal
+KnownEvent = (
+    Started
+    | Token
+    | Reasoning
+    | ToolCallDelta
+    | Skipped
+    | Handover
+    | Resumed
+    | Terminal
+)
 
 
 class SpeechSegment(Event, tag="segment", kw_only=True):

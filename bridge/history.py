@@ -13,6 +13,7 @@ from bridge.events import (
     Handover,
     Reasoning,
     Resumed,
+    Skipped,
     Started,
     Token,
     ToolCallDelta,
@@ -29,6 +30,7 @@ class History:
         self.handovers = 0
         self.reasoned = False
         self.tool_calls = False
+        self.skipped = 0  # unreadable records of the text that stands
         self.deltas = 0  # text deltas of the text that stands
         self.tokens: list[tuple[int, str]] = []  # of the text that stands
         self._text = StringIO()
@@ -70,6 +72,8 @@ class History:
             self.reasoned = True
         elif isinstance(event, ToolCallDelta):
             self.tool_calls = True
+        elif isinstance(event, Skipped):
+            self.skipped += event.count
         elif isinstance(event, Handover):
             self.handovers += 1
         elif isinstance(event, Resumed) and event.mode == "restart":
@@ -78,5 +82,5 @@ class History:
     def _restart(self) -> None:
         self._text = StringIO()
         self.tokens.clear()
-        self.deltas = 0
+        self.deltas = self.skipped = 0
         self.reasoned = self.tool_calls = False

@@ -9,7 +9,13 @@ from collections.abc import Callable, Sequence
 from io import StringIO
 from typing import Any
 
-from bridge.dialects import Delta, ReasoningDelta, TextDelta, ToolCallPart
+from bridge.dialects import (
+    Delta,
+    FullText,
+    ReasoningDelta,
+    TextDelta,
+    ToolCallPart,
+)
 from bridge.errors import GenerationError, LimitExceeded, shorten
 from bridge.events import (
     Cancelled,
@@ -21,6 +27,7 @@ from bridge.events import (
     Resumed,
     ResumeMode,
     ResumeReason,
+    Skipped,
     Timings,
     ToolCall,
     ToolCallDelta,
@@ -33,10 +40,6 @@ EVENT_HEAD_BYTES = 1024
 
 #: JSON takes at most so many bytes for a character.
 BYTES_PER_CHARACTER = 6
-
-#: What a tool call's id and name may have; they are not split. 1 KiB is far above
-#: what any model is told to write.
-MAX_NAME_CHARS = 256
 
 Append = Callable[[bytes], None]
 
@@ -67,8 +70,13 @@ class Transcript:
         self._text = StringIO()
         self._reasoning: StringIO | None = None
         self._tools: dict[int, ToolCall] = {}
-        #: Text deltas of the text that stands: what a continuation has spent.
+        self._arguments: dict[int, StringIO] = {}
+        #: Text deltas of the text that stands.
         self.text_deltas = 0
+        #: Records that could not be read, of the text that stands.
+        self.skipped = 0
+        #: Where the answer that is being read begins in the text.
+        self._answer_start = 0
         #: All deltas that were written by this attempt.
         self.deltas = 0
         #: Told of every token's seq and text.
@@ -94,11 +102,16 @@ class Transcript:
         """Whether what stands is plain text that a backend could go on with."""
         return not self._tools and self._reasoning is None
 
-    def go_on(self, text: str, deltas: int) -> None:
+    def go_on(self, text: str, deltas: int, skipped: int) -> None:
         """Start from the text that an earlier attempt has left."""
         self._text.write(text)
         self._size += len(text)
         self.text_deltas = deltas
+        self.skipped = skipped
+
+    def begin_answer(self) -> None:
+        """A backend is asked: its answer goes on behind the text that stands."""
+        self._answer_start = self._text.tell()
 
     def write(self, deltas: Sequence[Delta]) -> None:
         """Number, publish and add up the deltas of one read.
@@ -120,10 +133,23 @@ class Transcript:
                 self._reason(delta.text)
             elif type(delta) is ToolCallPart:
                 self._tool(delta)
+            elif type(delta) is FullText:
+                self._repeat(delta.text)
         if self._size > self._max_text:
             raise LimitExceeded(
                 f"the answer is longer than {self._max_text} characters"
             )
+
+    def _repeat(self, full: str) -> None:
+        """Take what is new of a text that says again what was said."""
+        said = self.text[self._answer_start :]
+        if said.endswith(full):
+            return
+        new = full.removeprefix(said)
+        self._text.write(new)
+        self._size += len(new)
+        self.text_deltas += 1
+        self._publish_token(new)
 
     def _publish_token(self, text: str) -> None:
         for piece in self._split(text):
@@ -146,13 +172,16 @@ class Transcript:
         call = self._tools.get(part.index)
         if call is None:
             call = self._tools[part.index] = ToolCall(part.index)
-        call_id, name = _short(part.call_id), _short(part.name)
-        call.call_id = call_id or call.call_id
-        call.name = name or call.name
-        pieces: list[str | None] = [None]
+            self._arguments[part.index] = StringIO()
+        call.call_id = part.call_id or call.call_id
+        call.name = part.name or call.name
+        pieces: list[str | None] = []
+        head = self._head_size(part)
+        if part.arguments is None or head * BYTES_PER_CHARACTER > EVENT_HEAD_BYTES // 2:
+            pieces.append(None)  # the id and name fill an event of their own
         if part.arguments is not None:
-            pieces = list(self._split(part.arguments))
-            call.arguments += part.arguments
+            pieces += self._split(part.arguments)
+            self._arguments[part.index].write(part.arguments)
             self._size += len(part.arguments)
         for index, piece in enumerate(pieces):
             first = index == 0
@@ -162,11 +191,37 @@ class Transcript:
                 seq,
                 attempt,
                 index=part.index,
-                call_id=call_id if first else None,
-                name=name if first else None,
+                call_id=part.call_id if first else None,
+                name=part.name if first else None,
                 arguments=piece,
             )
             self._append(encode(event))
+
+    def _head_size(self, part: ToolCallPart) -> int:
+        """The characters of a call's id and name, which are never split.
+
+        Raises `LimitExceeded` where one event could not hold them.
+        """
+        size = len(part.call_id or "") + len(part.name or "")
+        if size * BYTES_PER_CHARACTER > self._room:
+            raise LimitExceeded(
+                f"a tool call's id and name have {size} characters, more than one "
+                "event can hold"
+            )
+        self._size += size
+        return size
+
+    def _assembled(self) -> list[ToolCall] | None:
+        """The tool calls, whole."""
+        for index, call in self._tools.items():
+            call.arguments = self._arguments[index].getvalue()
+        return [self._tools[index] for index in sorted(self._tools)] or None
+
+    def skip(self, count: int) -> None:
+        """Publish that so many records of the backend could not be read."""
+        self.skipped += count
+        id, seq, attempt = self._numbering.next()
+        self._append(encode(Skipped(id, seq, attempt, count)))
 
     # Events that are rare
 
@@ -189,8 +244,9 @@ class Transcript:
         self._text = StringIO()
         self._reasoning = None
         self._tools.clear()
+        self._arguments.clear()
         self._size = 0
-        self.text_deltas = 0
+        self.text_deltas = self.skipped = self._answer_start = 0
 
     def handover(self) -> Handover:
         """The event that gives the request back."""
@@ -213,8 +269,9 @@ class Transcript:
             attempt,
             finish_reason=finish_reason,
             text=self.text,
+            skipped_records=self.skipped,
             reasoning=self._reasoning.getvalue() if self._reasoning else None,
-            tool_calls=[self._tools[index] for index in sorted(self._tools)] or None,
+            tool_calls=self._assembled(),
             usage=usage,
             timings=timings,
             backend=backend,
@@ -238,6 +295,7 @@ class Transcript:
             attempt,
             error=ErrorInfo.of(error),
             text=self.text,
+            skipped_records=self.skipped,
             usage=usage,
             timings=timings,
             backend=backend,
@@ -259,13 +317,10 @@ class Transcript:
             attempt,
             reason=shorten(reason),
             text=self.text,
+            skipped_records=self.skipped,
             timings=timings,
             metadata=metadata,
         )
-
-
-def _short(name: str | None) -> str | None:
-    return name[:MAX_NAME_CHARS] if name else None
 
 
 def encode_terminal(event: Event, max_payload: int) -> bytes:

@@ -9,9 +9,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bridge.dialects import Delta, ReasoningDelta, TextDelta, ToolCallPart
-from bridge.errors import BackendProtocolError, BackendUnavailable
-from bridge.events import Timings, decode_event, encode
+from bridge.dialects import (
+    Delta,
+    FullText,
+    ReasoningDelta,
+    TextDelta,
+    ToolCallPart,
+)
+from bridge.errors import BackendProtocolError, BackendUnavailable, LimitExceeded
+from bridge.events import (
+    Skipped,
+    Timings,
+    Token,
+    decode_event,
+    encode,
+)
 from bridge.sequence import Numbering
 from bridge.transcript import Transcript, encode_terminal
 
@@ -156,7 +168,7 @@ def test_a_restart_frees_the_limit() -> None:
 
 def test_what_an_earlier_attempt_left_is_part_of_the_answer() -> None:
     sink = Sink(seq=7, max_text_bytes=10)
-    sink.transcript.go_on("Hel", 2)
+    sink.transcript.go_on("Hel", 2, 0)
     sink.transcript.write([TextDelta("lo")])
     assert sink.events[0]["seq"] == 8
     assert sink.transcript.text_deltas == 3
@@ -183,10 +195,49 @@ def test_a_reason_is_one_short_line() -> None:
     assert len(event.reason) <= 500
 
 
-def test_names_of_tools_are_bounded() -> None:
+def test_a_tool_calls_id_and_name_are_never_cut() -> None:
     sink = Sink()
-    sink.transcript.write([ToolCallPart(0, call_id="c" * 9999, name="n" * 9999)])
-    assert len(sink.payloads[0]) < 1024
+    id, name = "c" * 9999, "n" * 9999
+    sink.transcript.write([ToolCallPart(0, id, name, "{}"), ToolCallPart(1, "d", "m")])
+    parts = [
+        (event.get("call_id"), event.get("name"), event.get("arguments"))
+        for event in sink.events
+    ]
+    assert parts == [(id, name, None), (None, None, "{}"), ("d", "m", None)]
+    with pytest.raises(LimitExceeded, match="more than one event"):
+        sink.transcript.write([ToolCallPart(2, "c", "n" * 2_000_000)])
+
+
+def test_unread_records_are_events_and_a_restart_voids_them() -> None:
+    sink = Sink()
+    sink.transcript.skip(2)
+    assert decode_event(sink.payloads[0]) == Skipped("one", 1, 2, count=2)
+    failed = sink.transcript.failed(
+        BackendUnavailable("away"), usage=None, backend=None, **END
+    )
+    assert failed.skipped_records == 2
+    sink.transcript.resume("restart", "backend_failure")
+    assert sink.transcript.cancelled("r", **END).skipped_records == 0
+
+
+@pytest.mark.parametrize(
+    ("said", "full", "text"),
+    [
+        (["He", "llo"], "Hello", "Hello"),
+        (["He", "llo"], "Hello you", "Hello you"),
+        (["He", "llo"], "llo", "Hello"),
+        (["He"], "Bye", "HeBye"),
+        ([], "Hello", "Hello"),
+    ],
+)
+def test_what_was_said_is_not_said_again(said: list[str], full: str, text: str) -> None:
+    sink = Sink()
+    sink.transcript.go_on("Before. ", 1, 0)
+    sink.transcript.begin_answer()
+    sink.transcript.write([*map(TextDelta, said), FullText(full)])
+    assert sink.transcript.text == f"Before. {text}"
+    events = [decode_event(payload) for payload in sink.payloads]
+    assert "".join(e.text for e in events if isinstance(e, Token)) == text
 
 
 @pytest.mark.parametrize("max_payload", [100, 5000, 10_000_000])

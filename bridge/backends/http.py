@@ -16,8 +16,8 @@ from bridge.backends.pulled import PulledBody
 from bridge.backends.transport import SlimTransport
 from bridge.backends.upstream import Upstream
 from bridge.config import BackendSettings, Secret, Settings, read_secret
-from bridge.decoders.content import content_kind, decoder_for
-from bridge.dialects.openai import response_for
+from bridge.decoders.content import decoder_for
+from bridge.dialects.openai import OpenAIResponse
 from bridge.dialects.openai_errors import MAX_ERROR_BODY_BYTES, error_for_status
 from bridge.errors import (
     BackendProtocolError,
@@ -28,6 +28,9 @@ from bridge.errors import (
 
 #: A backend that failed to answer is asked last for so long, in seconds.
 SHUN_S = 5.0
+
+#: What servers put into ``Content-Encoding`` where there is no coding.
+_NO_CODING = frozenset({"", "identity", "none"})
 
 
 class Backend:
@@ -41,6 +44,7 @@ class Backend:
         *,
         connect_timeout_s: float,
         max_record_bytes: int,
+        fail_unreadable: bool = False,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self.name = settings.name
@@ -61,6 +65,7 @@ class Backend:
         self._connect_timeout_s = connect_timeout_s
         self._open = opener(transport, self.url, self._headers, self._timeouts(None))
         self._max_record_bytes = max_record_bytes
+        self._fail_unreadable = fail_unreadable
         self._now = now
         self._shunned_until = 0.0
 
@@ -100,21 +105,22 @@ class Backend:
 
     async def _answered(self, head: ResponseHead, body: Body) -> Upstream:
         content_type = head.field(b"content-type") or ""
-        kind = content_kind(content_type)
-        if kind is None:
+        decoder = decoder_for(content_type, max_record_bytes=self._max_record_bytes)
+        if decoder is None:
             await body.aclose()
             raise BackendProtocolError(
                 f"backend {self.name} answered with content type "
                 f"{content_type[:80]!r}, which is no completion; does its URL end "
                 "in /v1?"
             )
-        if (head.field(b"content-encoding") or "identity") != "identity":
+        coding = (head.field(b"content-encoding") or "").strip().lower()
+        if coding not in _NO_CODING:
             await body.aclose()
             raise BackendProtocolError(
                 f"backend {self.name} compressed its answer without being asked to"
             )
-        decoder = decoder_for(kind, max_line_bytes=self._max_record_bytes)
-        return Upstream(self.name, body, decoder, response_for(kind))
+        answer = OpenAIResponse(fail_unreadable=self._fail_unreadable)
+        return Upstream(self.name, body, decoder, answer)
 
     async def _refused(self, head: ResponseHead, body: Body) -> GenerationError:
         message = b""
@@ -220,6 +226,7 @@ def make_backends(settings: Settings) -> Backends:
                 transports[key],
                 connect_timeout_s=settings.connect_timeout_s,
                 max_record_bytes=settings.max_record_bytes,
+                fail_unreadable=settings.unreadable_records == "fail",
             )
         )
     return Backends(routes, list(transports.values()))

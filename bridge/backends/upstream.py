@@ -1,20 +1,34 @@
-"""One generation at a backend: bytes in, deltas out, and how it ended."""
+"""One generation at a backend: bytes in, deltas out, and how it ended.
+
+An answer is complete with ``[DONE]``; with the end of the body, where it has a finish
+reason; and where it has one, also when the connection breaks or nothing comes for
+`END_SILENCE_S`, because servers and proxies lose what stands behind it.
+"""
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Sequence
 from typing import Any, Protocol
 
 from bridge.backends.body import Body
 from bridge.backends.errors import stream_error
-from bridge.decoders import Decoder
+from bridge.decoders import Decoder, Record
 from bridge.dialects import Delta
 from bridge.dialects.openai import OpenAIResponse
-from bridge.errors import GenerationError
+from bridge.errors import BackendProtocolError, BackendUnavailable, GenerationError
 
 #: How long the end of a body may take after the backend said that it was done.
 LINGER_S = 1.0
+
+#: After a finish reason and so much silence the answer is complete, in seconds.
+END_SILENCE_S = 2.0
+
+#: So many records of one read are taken at once; a read of 64 KiB may hold thousands,
+#: and each that is no plain token takes some 15 µs. The rest waits for the next turn of
+#: the loop, so that everybody else's tokens come between.
+MAX_RECORDS_AT_ONCE = 128
 
 
 class Sink(Protocol):
@@ -22,6 +36,9 @@ class Sink(Protocol):
 
     def deltas(self, deltas: Sequence[Delta]) -> None:
         """Take the deltas of one record, in order, never empty."""
+
+    def skipped(self, count: int) -> None:
+        """So many records could not be read."""
 
     def ended(self, error: GenerationError | None) -> None:
         """The last call: ``None`` for a complete response."""
@@ -48,6 +65,13 @@ class Upstream:
         self._sink: Sink | None = None
         self._linger: asyncio.TimerHandle | None = None
         self._aborted = False
+        #: Records that wait for the next turn, and the end of the body behind them.
+        self._backlog: deque[Record] = deque()
+        self._turn: asyncio.Handle | None = None
+        self._body_over = False
+        #: What broke the connection, or kept its bytes from being read.
+        self._broken: Exception | None = None
+        self._skipped = 0
         self.paused = False
 
     def __repr__(self) -> str:
@@ -59,6 +83,11 @@ class Upstream:
         """What the backend has reported so far."""
         return self.answer.usage
 
+    @property
+    def ended(self) -> bool:
+        """Whether the sink was told the end, or nothing more is to be told."""
+        return self._sink is None
+
     def start(self, sink: Sink) -> None:
         """Let the answer flow into ``sink``, from now on."""
         self._sink = sink
@@ -66,53 +95,132 @@ class Upstream:
 
     def body_received(self, data: bytes) -> None:
         """Decode one read; see `bridge.backends.body.Receiver`."""
-        sink = self._sink
+        if self._sink is None:
+            return
+        records = self._decoder.receive_data(data)
+        if self._backlog or len(records) > MAX_RECORDS_AT_ONCE:
+            self._queue(records)
+        else:
+            self._take(records)
+
+    def _take(self, records: Sequence[Record]) -> None:
+        """Give the deltas of some records to the sink."""
+        sink, answer = self._sink, self.answer
         if sink is None:
             return
-        receive = self.answer.receive
-        for record in self._decoder.receive_data(data):
+        receive = answer.receive
+        for record in records:
             deltas = receive(record)
             if deltas:
                 sink.deltas(deltas)
-        if self.answer.done:
+        if answer.skipped != self._skipped:
+            self._tell_skipped(sink)
+        if answer.done:
             # What is left is the end of the body, after which the connection can be
             # kept; a backend that does not send it loses the connection.
             loop = asyncio.get_running_loop()
             self._linger = loop.call_later(LINGER_S, self.abort)
             self._end(None)
 
+    def _tell_skipped(self, sink: Sink) -> None:
+        count = self.answer.skipped - self._skipped
+        self._skipped = self.answer.skipped
+        sink.skipped(count)
+
+    def _queue(self, records: Sequence[Record]) -> None:
+        self._backlog += records
+        self._body.pause()
+        if self._turn is None:
+            self._work_off()
+
+    def _work_off(self) -> None:
+        """Take some of the backlog; called once a turn until there is none."""
+        self._turn = None
+        backlog = self._backlog
+        count = min(MAX_RECORDS_AT_ONCE, len(backlog))
+        self._take_safely([backlog.popleft() for _ in range(count)])
+        if self._sink is None:
+            return
+        if backlog:
+            self._turn = asyncio.get_running_loop().call_soon(self._work_off)
+        elif self._body_over:
+            self._finish()
+        elif not self.paused:
+            self._body.resume()
+
+    def _take_safely(self, records: Sequence[Record]) -> None:
+        """`_take` where no body hears what it raises."""
+        try:
+            self._take(records)
+        except Exception as error:
+            # Whatever it is, the sink has to hear of it, as it would from the body.
+            sink = self._sink
+            self.abort()
+            if sink is not None:
+                sink.ended(self._failure(error))
+
+    def _failure(self, error: Exception) -> GenerationError:
+        failure = stream_error(error, self.backend)
+        if failure is not error:
+            failure.__cause__ = error
+        return failure
+
     def body_ended(self, error: Exception | None) -> None:
         """The body is over; see `bridge.backends.body.Receiver`."""
         if self._linger is not None:
             self._linger.cancel()
-        sink = self._sink
-        if sink is None:
+        if self._sink is None:
             return
+        self._broken = error
+        self._body_over = True
+        if not self._backlog:
+            self._finish()
+
+    def _finish(self) -> None:
+        """No more will come, and what came was read but for what has no end."""
+        broken = self._broken
+        failure = self._failure(broken) if broken is not None else None
         try:
-            if error is not None:
-                raise stream_error(error, self.backend) from error
-            deltas = [
-                delta
-                for record in self._decoder.receive_eof()
-                for delta in self.answer.receive(record)
-            ]
-            if deltas:
-                sink.deltas(deltas)
-            self.answer.receive_eof()
-        except GenerationError as failure:
-            self._end(failure)
-        else:
+            if broken is None:
+                self._take(self._decoder.receive_eof())
+            elif not isinstance(broken, GenerationError):
+                self._take(self._decoder.receive_pause())
+                # Behind a finish reason a broken connection is an end; bytes that
+                # could not be read are not.
+                if self.answer.finish_reason is not None and _is_break(failure):
+                    failure = None
+        except GenerationError as error:
+            failure = error
+        self._end(failure)
+
+    def silent(self, seconds: float) -> None:
+        """Say that nothing has come for so long, comments aside.
+
+        Reads a last record whose end is missing, and ends an answer that is complete
+        but for the end of its body.
+        """
+        if seconds < END_SILENCE_S or self._sink is None or self._backlog:
+            return
+        records = self._decoder.receive_pause()
+        if records:
+            self._take_safely(records)
+        elif self.answer.finish_reason is not None:
             self._end(None)
+            self.abort()
 
     def _end(self, error: GenerationError | None) -> None:
         sink, self._sink = self._sink, None
-        if error is None and self.answer.finish_reason is None:
+        if sink is None:
+            return
+        if error is None:
             try:
-                self.answer.receive_eof()
+                deltas = self.answer.receive_eof(whole=self._decoder.whole)
+                if deltas:
+                    sink.deltas(deltas)
             except GenerationError as failure:
                 error = failure
-        if sink is not None:
-            sink.ended(error)
+            error = error or self.answer.failure
+        sink.ended(error)
 
     def pause(self) -> None:
         """Read no further for now; what was read already may still come."""
@@ -122,11 +230,20 @@ class Upstream:
     def resume(self) -> None:
         """Read on."""
         self.paused = False
-        self._body.resume()
+        if not self._backlog:
+            self._body.resume()
 
     def abort(self) -> None:
         """Close the connection at once; the sink hears nothing more."""
         self._sink = None
+        self._backlog.clear()
+        if self._turn is not None:
+            self._turn.cancel()
         if not self._aborted:  # a second cancellation would interrupt the closing
             self._aborted = True
             self._body.abort()
+
+
+def _is_break(failure: GenerationError | None) -> bool:
+    """Whether the connection was lost, or ended before the body did."""
+    return isinstance(failure, BackendUnavailable | BackendProtocolError)

@@ -184,6 +184,7 @@ class Settings(BusSettings):
     drain_timeout_s: Annotated[float, Meta(ge=0)] = 25.0
     max_record_bytes: PositiveInt = 1024 * 1024
     max_text_bytes: PositiveInt = 4 * 1024 * 1024
+    unreadable_records: Literal["skip", "fail"] = "skip"
 
     http_host: str = "0.0.0.0"  # noqa: S104  a probe comes from outside the pod
     http_port: Port = 8088

@@ -6,6 +6,10 @@ from typing import Protocol
 
 import msgspec
 
+#: The event of a record that is an event stream's comment, or looks like one. No event
+#: type can be this, for it ends a field's name.
+COMMENT = ":"
+
 
 class Record(msgspec.Struct, frozen=True, gc=False):
     """One record of a backend's stream: an SSE event, or a line of NDJSON.
@@ -29,5 +33,15 @@ class Decoder(Protocol):
         unusable from then on.
         """
 
+    def receive_pause(self) -> list[Record]:
+        """Say that nothing comes for a while.
+
+        Returns a record of which all is here but its end.
+        """
+
     def receive_eof(self) -> list[Record]:
-        """Say that the body has ended; return what that completes."""
+        """Say that the body has ended; return what is left, whole or not."""
+
+    @property
+    def whole(self) -> bool:
+        """Whether the body was a single document, and no stream, so far."""

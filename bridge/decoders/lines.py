@@ -9,7 +9,8 @@ from bridge.errors import BackendProtocolError
 #: a document, and still small enough to buffer once per slot.
 MAX_LINE_BYTES = 1024 * 1024
 
-_BOM = b"\xef\xbb\xbf"
+#: UTF-8's byte order mark.
+BOM = b"\xef\xbb\xbf"
 _LF = 0x0A
 _CR = 0x0D
 _LINE_ENDS = frozenset({_LF, _CR})
@@ -41,6 +42,17 @@ class LineSplitter:
     def at_line_start(self) -> bool:
         """Whether the next byte starts a line, with nothing before it undecided."""
         return not (self._buffer or self._after_cr or self._error or not self._started)
+
+    @property
+    def buffered(self) -> bytes:
+        """The line that has begun and not ended, as far as it came."""
+        return bytes(self._buffer)
+
+    def take(self) -> bytes:
+        """Give the line that has begun as if its end had come."""
+        line = bytes(self._buffer)
+        self._buffer = bytearray()
+        return line
 
     def receive_data(self, data: bytes) -> list[bytes]:
         """Take the next bytes; return the lines that they complete.
@@ -81,19 +93,18 @@ class LineSplitter:
         """
         if self._error is not None:
             raise self._error
-        line = bytes(self._buffer)
-        self._buffer = bytearray()
+        line = self.take()
         return [line] if line else []
 
     def _without_bom(self, data: bytes) -> bytes:
         """Hold the first bytes back until they are a byte order mark, or are not."""
         data = bytes(self._buffer) + data
         self._buffer = bytearray()
-        if len(data) < len(_BOM) and _BOM.startswith(data):
+        if len(data) < len(BOM) and BOM.startswith(data):
             self._buffer += data
             return b""
         self._started = True
-        return data.removeprefix(_BOM)
+        return data.removeprefix(BOM)
 
     def _within_limit(self, lines: list[bytes]) -> list[bytes]:
         """Return the lines before the first that is too long; fail with that one."""

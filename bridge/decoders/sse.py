@@ -1,9 +1,24 @@
-"""Server-sent events (WHATWG HTML, section 9.2.6, "Interpreting an event stream")."""
+"""Server-sent events (WHATWG HTML, section 9.2.6, "Interpreting an event stream").
+
+What the specification reads, this decoder reads alike. Where it would pass over bytes
+that LLM servers are known to put words into, they are read as what they were meant to
+be, or given as a record that nobody can read, so that they are not lost in silence:
+
+- field names in capitals or behind white space (``Data:``, `` data:``), and behind a
+  byte order mark;
+- JSON on a line of its own, without a field name, on one line or on several;
+- records that are separated by one line end instead of a blank line;
+- a line that no field begins, inside a JSON document that is not closed;
+- at the end of the body, and when it is silent, an event whose blank line is missing.
+"""
 
 from __future__ import annotations
 
-from bridge.decoders import Record
-from bridge.decoders.lines import MAX_LINE_BYTES, LineSplitter
+from enum import Enum
+
+from bridge.decoders import COMMENT, Record
+from bridge.decoders.documents import is_document
+from bridge.decoders.lines import BOM, MAX_LINE_BYTES, LineSplitter
 from bridge.errors import BackendProtocolError
 
 #: An event's ``data`` lines, joined, may have this many bytes: the same 1 MiB as one
@@ -15,6 +30,17 @@ MAX_EVENT_BYTES = 1024 * 1024
 MAX_RETRY_DIGITS = 15
 
 _LF = 0x0A
+_DATA = b"data:"
+_FIELDS = frozenset({b"data", b"event", b"id", b"retry"})
+_OPENING = (b"{", b"[")
+
+
+class _State(Enum):
+    """What the data of an event are so far."""
+
+    OTHER = "other"
+    OPEN = "open"  # JSON whose brackets are not closed
+    WHOLE = "whole"  # a JSON document
 
 
 class SSEDecoder:
@@ -35,6 +61,8 @@ class SSEDecoder:
         "_error",
         "_event",
         "_id",
+        "_known",
+        "_line_ends_event",
         "_lines",
         "_max_event_bytes",
         "_short",
@@ -56,6 +84,10 @@ class SSEDecoder:
         self._event = ""
         self._id = ""
         self._error: BackendProtocolError | None = None
+        #: What the data are, if that was looked at.
+        self._known: _State | None = None
+        #: Whether this backend ends its events with the line.
+        self._line_ends_event = False
         #: Nothing is buffered and nothing pending: the short way is open. The very
         #: first read is never on it, because a byte order mark may come.
         self._at_event_start = False
@@ -67,6 +99,11 @@ class SSEDecoder:
             f"<SSEDecoder {len(self._data)} bytes of data, {self._lines!r}, "
             f"last_event_id={self.last_event_id!r}>"
         )
+
+    @property
+    def whole(self) -> bool:
+        """An event stream is never a single document."""
+        return False
 
     def receive_data(self, data: bytes) -> list[Record]:
         """Take the next bytes, cut anywhere; return the events they complete.
@@ -85,16 +122,28 @@ class SSEDecoder:
                 return records
         return self._receive_lines(data)
 
+    def receive_pause(self) -> list[Record]:
+        """The body is silent: return the last event, if all of its data is here."""
+        records: list[Record] = []
+        line = self._lines.buffered
+        if is_document(_value(line)):
+            self._line(self._lines.take(), records)
+        if self._data and is_document(bytes(self._data)):
+            self._dispatch(records)
+        return records
+
     def receive_eof(self) -> list[Record]:
-        """Say that the body has ended. An incomplete last event is discarded.
+        """Say that the body has ended; return the last event, whole or not.
 
         Raises `BackendProtocolError` where a limit was exceeded before.
         """
         if self._error is not None:
             raise self._error
-        self._lines.receive_eof()
-        self._data = bytearray()
-        return []
+        records: list[Record] = []
+        for line in self._lines.receive_eof():
+            self._line(line, records)
+        self._dispatch(records)
+        return records
 
     def _plain_events(self, lines: list[bytes]) -> list[Record] | None:
         """Read one-line events; ``None``, and nothing done, if there is other in it."""
@@ -116,13 +165,7 @@ class SSEDecoder:
         self._at_event_start = False
         records: list[Record] = []
         for line in self._lines.receive_data(data):
-            if not line:
-                self._dispatch(records)
-            elif line[:5] == b"data:":
-                self._data += line[6:] if line[5:6] == b" " else line[5:]
-                self._data.append(_LF)
-            else:
-                self._field(line)
+            self._line(line, records)
             if len(self._data) > self._max_event_bytes + 1:
                 return self._fail(records)
         self._at_event_start = (
@@ -133,6 +176,34 @@ class SSEDecoder:
         )
         return records
 
+    def _line(self, line: bytes, records: list[Record]) -> None:
+        if not line:
+            self._dispatch(records)
+        elif line[:5] == _DATA:
+            self._take_data(line[6:] if line[5:6] == b" " else line[5:], records)
+        else:
+            self._other_line(line, records)
+
+    def _take_data(self, value: bytes, records: list[Record]) -> None:
+        begins = value[:1] in _OPENING
+        if begins and self._data and self._state is _State.WHOLE:
+            self._line_ends_event = True
+            self._dispatch(records)
+        self._data += value
+        self._data.append(_LF)
+        if begins and self._line_ends_event and self._state is _State.WHOLE:
+            self._dispatch(records)
+
+    @property
+    def _state(self) -> _State:
+        """What the data are, looked at once: when a line follows that is not blank."""
+        if self._known is None:
+            self._known = _State.OTHER
+            if self._data[:1] in _OPENING:
+                whole = is_document(bytes(self._data))
+                self._known = _State.WHOLE if whole else _State.OPEN
+        return self._known
+
     def _dispatch(self, records: list[Record]) -> None:
         self.last_event_id = self._id
         if self._data:
@@ -141,27 +212,62 @@ class SSEDecoder:
             records.append(Record(bytes(self._data), event, self._id))
             self._data = bytearray()
         self._event = ""
+        self._known = None
 
-    def _field(self, line: bytes) -> None:
-        """Process a line that is neither blank nor ``data:``. A comment has no name."""
-        name, _, value = line.partition(b":")
-        value = value.removeprefix(b" ")
-        if name == b"data":
+    def _other_line(self, line: bytes, records: list[Record]) -> None:
+        """Take a line that is neither blank nor begins with ``data:``."""
+        if line.startswith(BOM):
+            self._line(line.lstrip(BOM), records)
+            return
+        name, colon, value = line.partition(b":")
+        name = name.strip().lower()
+        is_open = bool(self._data) and self._state is _State.OPEN
+        if name in _FIELDS and (colon or not is_open):
+            self._field(name, value.removeprefix(b" "), records)
+        elif is_open:
+            self._continue(line, records)
+        elif line.lstrip()[:1] in _OPENING:
+            self._take_data(line.strip(), records)
+        elif b"{" in line:
+            # A comment, or a field that nobody knows: not to be read, but perhaps the
+            # remains of a record.
+            event = "message" if name or not colon else COMMENT
+            records.append(Record(line, event, self.last_event_id))
+
+    def _continue(self, line: bytes, records: list[Record]) -> None:
+        """A document is not closed: the line is its next one, or begins another."""
+        if line[:1] in _OPENING and is_document(line):
+            self._dispatch(records)
+            self._take_data(line, records)
+        else:
+            self._data += line
             self._data.append(_LF)
+
+    def _field(self, name: bytes, value: bytes, records: list[Record]) -> None:
+        if name == b"data":
+            self._take_data(value, records)
         elif name == b"event":
             self._event = value.decode("utf-8", "replace")
         elif name == b"id":
             if b"\0" not in value:
                 self._id = value.decode("utf-8", "replace")
-        elif name == b"retry" and value.isdigit():
+        elif value.isdigit():
             digits = value.lstrip(b"0")[: MAX_RETRY_DIGITS + 1] or b"0"
             self.retry_ms = min(int(digits), 10**MAX_RETRY_DIGITS)
 
     def _fail(self, records: list[Record]) -> list[Record]:
         self._data = bytearray()
+        self._known = None
         self._error = BackendProtocolError(
             f"the backend sent an event of more than {self._max_event_bytes} bytes"
         )
         if not records:
             raise self._error
         return records
+
+
+def _value(line: bytes) -> bytes:
+    """The value of a line of data, or the line itself where it has no field name."""
+    if line[:5] != _DATA:
+        return line
+    return line[6:] if line[5:6] == b" " else line[5:]

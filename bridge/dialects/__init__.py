@@ -11,6 +11,15 @@ class TextDelta(msgspec.Struct, frozen=True, gc=False):
     text: str
 
 
+class FullText(msgspec.Struct, frozen=True, gc=False):
+    """The answer's text so far, which some servers repeat beside or behind its deltas.
+
+    What of it was not said yet is a delta, and mostly nothing is.
+    """
+
+    text: str
+
+
 class ReasoningDelta(msgspec.Struct, frozen=True, gc=False):
     """A piece of the model's reasoning; never empty."""
 
@@ -18,7 +27,11 @@ class ReasoningDelta(msgspec.Struct, frozen=True, gc=False):
 
 
 class ToolCallPart(msgspec.Struct, frozen=True, gc=False):
-    """A piece of a tool call: what is ``None`` was not in this piece."""
+    """A piece of a tool call: what is ``None`` was not in this piece.
+
+    ``index`` numbers the calls of an answer from 0 as they begin. The first piece of a
+    call carries its whole id and name, the later ones arguments only.
+    """
 
     index: int
     call_id: str | None = None
@@ -26,4 +39,4 @@ class ToolCallPart(msgspec.Struct, frozen=True, gc=False):
     arguments: str | None = None
 
 
-Delta = TextDelta | ReasoningDelta | ToolCallPart
+Delta = TextDelta | FullText | ReasoningDelta | ToolCallPart

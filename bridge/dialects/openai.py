@@ -1,43 +1,62 @@
 """OpenAI's chat completions: a response's records to deltas.
 
-One object per response, chosen by how the body is read (`response_for`): a stream of
-chunks (`OpenAIStream`), or one whole message from a backend that does not stream
-(`OpenAIMessage`). Both are used alike::
+One object per response, however the body is framed::
 
     for record in decoder.receive_data(data):
         deltas = response.receive(record)
     ...
     for record in decoder.receive_eof():
         deltas = response.receive(record)
-    response.receive_eof()
-    response.finish_reason, response.usage
+    deltas = response.receive_eof(whole=decoder.whole)
+    response.failure, response.finish_reason, response.usage
 
-Requests and error answers are in `openai_request` and `openai_errors`.
+A token takes a short way: one strict decode, whose success says that there are no
+other words in its record. Every other record is searched for words (`openai_words`),
+errors (`openai_errors`) and tool calls (`tool_calls`). Requests are in
+`openai_request`.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
 
-from bridge.decoders import Record
-from bridge.decoders.content import ContentKind
-from bridge.dialects import Delta, ReasoningDelta, TextDelta
-from bridge.dialects.openai_chunks import (
-    Body,
-    BodyChoice,
-    Chunk,
-    ChunkChoice,
-    ToolCallIndex,
-    deltas_of,
+from bridge.decoders import COMMENT, Record
+from bridge.dialects import (
+    Delta,
+    FullText,
+    ReasoningDelta,
+    TextDelta,
+    ToolCallPart,
 )
-from bridge.dialects.openai_errors import reported_error
-from bridge.errors import BackendProtocolError, BackendReportedError, shorten
-
-_DONE = b"[DONE]"
+from bridge.dialects.openai_chunks import Chunk, ChunkChoice, decode_chunk
+from bridge.dialects.openai_errors import (
+    ERROR_NAME,
+    error_in,
+    error_instead,
+    reported_error,
+)
+from bridge.dialects.openai_words import (
+    MAX_ARRAYS,
+    NO_WORDS,
+    Done,
+    Unreadable,
+    Words,
+    first_words,
+    has_words,
+    read_values,
+    words_of,
+)
+from bridge.dialects.tool_calls import ToolCalls
+from bridge.errors import (
+    BackendProtocolError,
+    BackendReportedError,
+    GenerationError,
+    shorten,
+)
 
 #: ``usage`` and the finish reason ride in the terminal event, which has to fit into
 #: one NATS message (1 MiB by default) beside the text. Real ones have a few hundred
@@ -46,248 +65,435 @@ MAX_USAGE_BYTES = 16 * 1024
 MAX_USAGE_CONTAINERS = 100  # so that it cannot be nested too deep to be encoded
 MAX_FINISH_REASON_CHARS = 100
 
+#: The finish reason of an answer whose backend says none.
+UNKNOWN = "unknown"
+
 #: What msgspec raises for a record that cannot be read: no JSON or a wrong type,
 #: invalid UTF-8 in a string, or nesting deeper than the interpreter's recursion limit.
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
-_decode_chunk = msgspec.json.Decoder(Chunk).decode
-_decode_body = msgspec.json.Decoder(Body).decode
-_decode_any = msgspec.json.Decoder().decode
+#: Finish reasons that say nothing, and those that say that generating has failed:
+#: vLLM's abort, OpenRouter's error, DeepSeek's lack of resources, Zhipu's network.
+_NO_REASONS = frozenset({"", "null", "none"})
+_FAILURES = re.compile(
+    r"abort(?:ed)?|fail(?:ed|ure)?|crash(?:ed)?|interrupt(?:ed|ion)?|cancell?ed"
+    r"|time_?out|timed_out|overloaded|unavailable|disconnect(?:ed)?"
+    r"|insufficient_system_resources?|.*(?:error|exception)(?:ed)?"
+)
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+#: What a choice is recognised by where it is not an element of ``choices``.
+_CHOICE_NAMES = ("delta", "message", "text")
 
 
-class OpenAIResponse(ABC):
-    """What streamed and whole responses have in common. Not for concurrent use.
+class OpenAIResponse:
+    """Reads one response. Not for concurrent use.
 
     - ``finish_reason``: the backend's, ``None`` until it says one.
     - ``usage``: as the backend reports it, whole; of several, the last.
-    - ``done``: the backend said that nothing more comes; whatever does is ignored.
-    - ``skipped``: how many malformed records were passed over.
-    - ``first_malformed``: why the first of them was, with nothing of its content.
+    - ``done``: nothing more is read: the backend said so, or it failed.
+    - ``failure``: why the answer is none, as soon as that is known. What was said
+      before it has been given.
+    - ``said``: whether there was any delta.
+    - ``notes``: how many finish reasons and usages came, so that a caller can see that
+      something did.
+    - ``skipped``: how many records with words, or with what may be some, could not be
+      read. With ``fail_unreadable`` the first is a failure.
+    - ``first_skipped``: why the first of them was, with nothing of its content.
     """
 
     __slots__ = (
-        "_tools",
+        "_calls",
+        "_choice",
+        "_fail_unreadable",
+        "_halves",
+        "_meaningless",
+        "_plain",
+        "_reasoned",
         "done",
+        "failure",
         "finish_reason",
-        "first_malformed",
+        "first_skipped",
+        "notes",
+        "said",
         "skipped",
         "usage",
     )
 
-    def __init__(self) -> None:
+    def __init__(self, *, fail_unreadable: bool = False) -> None:
         self.finish_reason: str | None = None
         self.usage: dict[str, Any] | None = None
         self.done = False
+        self.failure: GenerationError | None = None
+        self.said = False
+        self.notes = 0
         self.skipped = 0
-        self.first_malformed = ""
-        self._tools: ToolCallIndex | None = None
+        self.first_skipped = ""
+        self._fail_unreadable = fail_unreadable
+        #: The index of the choice that is read: the first that was seen.
+        self._choice: int | None = None
+        self._calls = ToolCalls()
+        #: The first half of a surrogate pair, by what it belongs to.
+        self._halves: dict[str, str] = {}
+        self._reasoned = False
+        self._meaningless = ""
+        #: Whether a token may take the short way.
+        self._plain = True
 
     def __repr__(self) -> str:
         return (
-            f"<{type(self).__name__} finish_reason={self.finish_reason!r} "
+            f"<OpenAIResponse finish_reason={self.finish_reason!r} "
             f"done={self.done} skipped={self.skipped}>"
         )
 
-    @abstractmethod
     def receive(self, record: Record) -> Sequence[Delta]:
         """Take one record; return the deltas in it, in order, often none.
 
-        Raises `BackendReportedError` where the record carries an error, and
-        `BackendProtocolError` where it breaks the protocol beyond skipping it.
+        Raises nothing: look at ``failure`` afterwards.
         """
+        if self.done:
+            return ()
+        try:
+            chunk = decode_chunk(record.data)
+        except _UNREADABLE:
+            return self._receive_other(record)
+        choices = chunk.choices
+        if not self._plain or record.event != "message" or len(choices) != 1:
+            return self._receive_other(record)
+        choice = choices[0]
+        if choice.index != self._choice and not self._choose(choice.index):
+            return self._receive_other(record)
+        delta = choice.delta
+        content = delta.content
+        reasoning = delta.reasoning_content or delta.reasoning
+        if reasoning and (
+            content or (delta.reasoning and delta.reasoning != reasoning)
+        ):
+            return self._receive_other(record)
+        if choice.finish_reason or choice.native_finish_reason or chunk.usage:
+            self._take_notes(chunk, choice)
+            if self._calls.begun:
+                return self._receive_other(record)
+        if content:
+            self.said = True
+            return (TextDelta(content),)
+        if not reasoning:
+            return ()
+        self.said = self._reasoned = True
+        return (ReasoningDelta(reasoning),)
 
-    @abstractmethod
-    def receive_eof(self) -> None:
-        """Say that the records have ended.
+    def _take_notes(self, chunk: Chunk, choice: ChunkChoice) -> None:
+        """What ends an answer, or counts it, is in a chunk."""
+        self._take_usage(chunk.usage)
+        self._take_reason(choice.finish_reason)
+        self._take_reason(choice.native_finish_reason, native=True)
 
-        Raises `BackendProtocolError` if the response is not complete.
+    def receive_eof(self, *, whole: bool = False) -> Sequence[Delta]:
+        """Say that the records have ended; return what was held back.
+
+        Also where the connection broke, once there is a finish reason. ``whole``: the
+        body was a single document. Sets ``failure`` if the response is not complete;
+        without one there is a ``finish_reason``.
         """
-
-    def _take_choice(self, choice: ChunkChoice | BodyChoice) -> list[Delta]:
-        if choice.finish_reason:
-            self.finish_reason = choice.finish_reason[:MAX_FINISH_REASON_CHARS]
-        if self.finish_reason == "error":
-            # OpenRouter and vLLM end a choice so when generating it failed.
-            raise BackendReportedError(
-                "the backend ended the text with finish_reason 'error'", retryable=True
+        if self.failure is not None:
+            return ()
+        deltas: list[Delta] = []
+        self._end_halves(deltas)
+        self._add(deltas, self._calls.flush())
+        ended = self.done or self.finish_reason is not None or (whole and self.said)
+        self.done = True
+        if not ended:
+            self._fail_protocol(
+                "the backend's answer is no chat completion"
+                if whole
+                else "the backend's stream ended with neither a finish_reason nor [DONE]"
             )
-        message = choice.delta if isinstance(choice, ChunkChoice) else choice.message
-        if message is None:
-            return []
-        if self._tools is None and message.tool_calls:
-            self._tools = ToolCallIndex()
-        return deltas_of(message, self._tools)
+        elif not self.said and (self._meaningless or self.finish_reason is None):
+            self._fail_protocol("the backend's stream ended without an answer")
+        self.finish_reason = self.finish_reason or UNKNOWN
+        return deltas
 
-    def _take_usage(self, usage: dict[str, Any] | None) -> None:
-        if not usage:
+    def _fail_protocol(self, what: str) -> None:
+        notes = [what]
+        if self.skipped:
+            records = "record was" if self.skipped == 1 else "records were"
+            notes.append(f"{self.skipped} {records} skipped: {self.first_skipped}")
+        if self._meaningless and not self.said:
+            notes.append(f"it said: {shorten(self._meaningless, 200)}")
+        self._fail(BackendProtocolError("; ".join(notes)))
+
+    def _fail(self, failure: GenerationError) -> None:
+        self.done = True
+        if self.failure is None:
+            self.failure = failure
+
+    # Records that are not a token
+
+    def _receive_other(self, record: Record) -> Sequence[Delta]:
+        deltas: list[Delta] = []
+        for value in read_values(record.data):
+            if self.done:
+                break
+            if record.event == COMMENT:
+                if not isinstance(value, Done | Unreadable) and has_words(value):
+                    self._skip(value, "it is a comment", len(record.data))
+            elif isinstance(value, Done):
+                self.done = True
+            else:
+                self._receive_value(value, record, deltas, MAX_ARRAYS)
+        if record.event == "error" and self.failure is None:
+            self._fail(reported_error(record.data.decode("utf-8", "replace")))
+        self._plain = not self._halves
+        return deltas
+
+    def _receive_value(
+        self, value: Any, record: Record, deltas: list[Delta], arrays: int
+    ) -> None:
+        if isinstance(value, list) and arrays and record.event != "error":
+            for item in value:
+                if not self.done:
+                    self._receive_value(item, record, deltas, arrays - 1)
             return
+        text = value.text if isinstance(value, Unreadable) else value
+        error = error_in(text, record.event)
+        if isinstance(value, dict):
+            self._receive_object(value, error, record, deltas)
+        elif error is None and (isinstance(value, Unreadable) or has_words(value)):
+            reason = value.reason if isinstance(value, Unreadable) else "it is no chunk"
+            self._skip(value, reason, len(record.data))
+        if error is not None:
+            self.failure = None  # what the error says is more than what it led to
+            self._fail(error)
+
+    def _receive_object(
+        self,
+        value: dict[str, Any],
+        error: BackendReportedError | None,
+        record: Record,
+        deltas: list[Delta],
+    ) -> None:
+        self._take_usage(value.get("usage"))
+        choices = _choices_in(value)
+        read = False
+        for choice in choices:
+            if isinstance(choice, dict) and self._is_mine(choice):
+                read = self._receive_choice(choice, deltas) or read
+            elif has_words(choice):
+                self._skip(choice, "it is of another choice", len(record.data))
+                read = True
+        if read or error is not None or self.failure is not None:
+            return
+        instead = error_instead(value) if not choices else None
+        if instead is not None:
+            self._fail(instead)
+        elif has_words({k: v for k, v in value.items() if k != "usage"}):
+            self._skip(value, "it has no choice with words", len(record.data))
+
+    def _is_mine(self, choice: dict[str, Any]) -> bool:
+        """Whether this is the choice that is read: the first index that is seen."""
+        index = choice.get("index")
+        if isinstance(index, str) and index.isascii() and index.isdigit():
+            index = int(index[:18])
+        return type(index) is not int or self._choose(index)
+
+    def _choose(self, index: int | None) -> bool:
+        """Whether this index is read; the first one is, from now on."""
+        if self._choice is None:
+            self._choice = index
+        return index == self._choice
+
+    def _receive_choice(self, choice: dict[str, Any], deltas: list[Delta]) -> bool:
+        """Read one choice; whether anything was in it that means something."""
+        before = self.notes, self.skipped
+        self._take_usage(choice.get("usage"))
+        words = self._take_words(choice, deltas)
+        for name, value in choice.items():
+            if name in _CHOICE_NAMES or name.lower() in NO_WORDS:
+                continue
+            if ERROR_NAME.fullmatch(name) is None and has_words(value):
+                self._skip(value, "a choice has unknown fields", len(str(value)))
+        for part in (choice, choice.get("delta"), choice.get("message")):
+            error = error_in(part) if isinstance(part, dict) else None
+            if error is not None:
+                self._fail(error)
+        self._take_reason(choice.get("finish_reason"))
+        self._take_reason(choice.get("native_finish_reason"), native=True)
+        if self.finish_reason is not None:
+            self._add(deltas, self._calls.flush())
+        return words or (self.notes, self.skipped) != before
+
+    def _take_words(self, choice: dict[str, Any], deltas: list[Delta]) -> bool:
+        """Take what a choice says, each thing once; whether there is any."""
+        recap = choice.get("delta") is not None
+        said = words_of(_without_errors(choice.get("delta")))
+        whole = words_of(_without_errors(choice.get("message")))
+        beside = words_of(choice.get("text")).text
+        self._take_reasoning(said, whole, recap=recap, deltas=deltas)
+        self._take_text(said.text, deltas)
+        if whole.text != said.text:
+            self._take_text(whole.text, deltas, recap=recap)
+        if beside not in (said.text, whole.text):
+            self._take_text(beside, deltas)
+        for calls, again in ((said.calls, False), (whole.calls, recap)):
+            for position, call in enumerate(calls):
+                if not (again and self._calls.knows(call.get("id"))):
+                    self._take_call(call, position, deltas)
+        return bool(said or whole or beside)
+
+    def _take_call(
+        self, call: dict[str, Any], position: int, deltas: list[Delta]
+    ) -> None:
+        try:
+            self._add(deltas, self._calls.receive(call, position))
+        except ValueError as error:
+            self._skip(call, str(error), 0)
+
+    def _take_reasoning(
+        self, said: Words, whole: Words, *, recap: bool, deltas: list[Delta]
+    ) -> None:
+        text = said.reasoning
+        if not text and not (recap and self._reasoned):
+            text = whole.reasoning
+        text = self._joined("reasoning", text)
+        if text:
+            self._reasoned = True
+            self._add(deltas, [ReasoningDelta(text)])
+
+    def _take_text(
+        self, text: str, deltas: list[Delta], *, recap: bool = False
+    ) -> None:
+        if recap:
+            text = _well_formed(text)
+            if text:
+                self._add(deltas, [FullText(text)])
+            return
+        text = self._joined("text", text)
+        if text:
+            self._add(deltas, [TextDelta(text)])
+
+    def _add(self, deltas: list[Delta], more: Iterable[Delta]) -> None:
+        for delta in more:
+            self.said = True
+            deltas.append(self._mended(delta))
+
+    def _mended(self, delta: Delta) -> Delta:
+        """A tool call's strings, without halves of surrogate pairs."""
+        if not isinstance(delta, ToolCallPart):
+            return delta
+        arguments = delta.arguments
+        if arguments is not None:
+            arguments = self._joined(f"tool {delta.index}", arguments)
+        return ToolCallPart(
+            delta.index,
+            _well_formed(delta.call_id) if delta.call_id else None,
+            _well_formed(delta.name) if delta.name else None,
+            arguments,
+        )
+
+    # Surrogate pairs that a server cuts between two deltas
+
+    def _joined(self, kind: str, text: str) -> str:
+        """``text`` behind what was held back of its kind, as well-formed Unicode."""
+        if not text:
+            return text
+        text = self._halves.pop(kind, "") + text
+        if "\ud800" <= text[-1] <= "\udbff":
+            self._halves[kind] = text[-1]
+            text = text[:-1]
+        return _well_formed(text)
+
+    def _end_halves(self, deltas: list[Delta]) -> None:
+        """No other half comes: each is U+FFFD."""
+        for kind in self._halves:
+            if kind == "reasoning":
+                deltas.append(ReasoningDelta("\ufffd"))
+            elif kind == "text":
+                deltas.append(TextDelta("\ufffd"))
+            else:
+                index = int(kind.removeprefix("tool "))
+                deltas.append(ToolCallPart(index, arguments="\ufffd"))
+        self._halves.clear()
+
+    # What is said beside the words
+
+    def _skip(self, value: Any, reason: str, size: int) -> None:
+        """Count what cannot be read."""
+        self.skipped += 1
+        if not self._meaningless:
+            self._meaningless = first_words(value) or "nothing that can be read"
+        if not self.first_skipped:
+            self.first_skipped = f"{shorten(reason, 200)} ({size} bytes)"
+        if self._fail_unreadable:
+            self._fail_protocol("the backend sent a record that cannot be read")
+
+    def _take_reason(self, value: Any, *, native: bool = False) -> None:
+        """A finish reason; one that says that generating failed is a failure."""
+        reason = _reason_in(value)
+        if not reason:
+            return
+        self.notes += 1
+        if _FAILURES.fullmatch(reason.lower()):
+            self._fail(
+                BackendReportedError(
+                    f"the backend ended the text with finish_reason {reason!r}",
+                    retryable=True,
+                )
+            )
+        if not native:
+            self.finish_reason = reason
+
+    def _take_usage(self, usage: Any) -> None:
+        if not isinstance(usage, dict) or not usage:
+            return
+        self.notes += 1
         try:
             encoded = msgspec.json.encode(usage)
-        except RecursionError:
+        except (RecursionError, UnicodeEncodeError, msgspec.MsgspecError):
             return
         containers = encoded.count(b"{") + encoded.count(b"[")
         if len(encoded) <= MAX_USAGE_BYTES and containers <= MAX_USAGE_CONTAINERS:
             self.usage = usage
 
 
-class OpenAIStream(OpenAIResponse):
-    """The chunks of a streamed response, to the last one and ``[DONE]``."""
-
-    __slots__ = ("_understood",)
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._understood = False
-
-    def receive(self, record: Record) -> Sequence[Delta]:
-        """Take one record; return the deltas in it, in order, often none.
-
-        A malformed record is skipped and counted. Only the choice of index 0 is read.
-        Raises `BackendReportedError` for an ``error``, or a record of event ``error``.
-        """
-        if self.done:
-            return ()
-        try:
-            chunk = _decode_chunk(record.data)
-        except _UNREADABLE as error:
-            return self._receive_unreadable(record, error)
-        self._understood = True
-        choices = chunk.choices
-        # A token: one choice with a piece of text, and nothing else in the chunk.
-        if (
-            choices
-            and len(choices) == 1
-            and not (chunk.usage or chunk.error)
-            and record.event == "message"
-        ):
-            choice = choices[0]
-            delta = choice.delta
-            if delta is not None and not (
-                choice.finish_reason or choice.index or delta.tool_calls
-            ):
-                content = delta.content
-                reasoning = delta.reasoning_content or delta.reasoning
-                if not reasoning:
-                    if type(content) is str:
-                        return (TextDelta(content),) if content else ()
-                elif not content:
-                    return (ReasoningDelta(reasoning),)
-        return self._receive_chunk(record, chunk)
-
-    def receive_eof(self) -> None:
-        """Say that the records have ended.
-
-        Raises `BackendProtocolError` if neither a finish reason nor ``[DONE]`` was
-        seen, or nothing that came could be read. With ``[DONE]`` alone the finish
-        reason is ``stop``.
-        """
-        if self.finish_reason is None:
-            if not self.done:
-                raise BackendProtocolError(
-                    "the backend's stream ended with neither a finish_reason nor "
-                    f"[DONE]{self._skipped_note()}"
-                )
-            if self.skipped and not self._understood:
-                raise BackendProtocolError(
-                    "nothing in the backend's stream could be read"
-                    f"{self._skipped_note()}"
-                )
-            self.finish_reason = "stop"
-
-    def _skipped_note(self) -> str:
-        if not self.skipped:
-            return ""
-        records = "record was" if self.skipped == 1 else "records were"
-        return f"; {self.skipped} malformed {records} skipped: {self.first_malformed}"
-
-    def _receive_chunk(self, record: Record, chunk: Chunk) -> Sequence[Delta]:
-        if chunk.error or record.event == "error":
-            _raise_if_error(record)
-            raise reported_error({"error": chunk.error})
-        self._take_usage(chunk.usage)
-        if chunk.choices is None:
-            _raise_if_error(record)
-            return ()
-        deltas: list[Delta] = []
-        for choice in chunk.choices:
-            if not choice.index:
-                deltas += self._take_choice(choice)
-        return deltas
-
-    def _receive_unreadable(self, record: Record, error: Exception) -> Sequence[Delta]:
-        data = record.data
-        _raise_if_error(record)
-        if data.strip() == _DONE:
-            self.done = True
-            return ()
-        if isinstance(error, UnicodeDecodeError):
-            # WHATWG reads an event stream with "UTF-8 decode", which replaces.
-            text = data.decode("utf-8", "replace")
-            return self.receive(Record(text.encode(), record.event, record.id))
-        self.skipped += 1
-        if not self.first_malformed:
-            self.first_malformed = f"{shorten(str(error), 200)} ({len(data)} bytes)"
-        return ()
+def _choices_in(value: dict[str, Any]) -> list[Any]:
+    """The choices of a record: an array, one or a table of them, or the record."""
+    choices = value.get("choices")
+    if isinstance(choices, list):
+        return choices
+    if isinstance(choices, dict):
+        names = (*_CHOICE_NAMES, "finish_reason", "index")
+        if any(name in choices for name in names):
+            return [choices]
+        return list(choices.values())
+    if choices is not None and has_words(choices):
+        return [choices]
+    # A ``message`` that is a string is an error's.
+    if isinstance(value.get("message"), dict) or "delta" in value or "text" in value:
+        return [value]
+    return []
 
 
-class OpenAIMessage(OpenAIResponse):
-    """A response that was not streamed: one record, the whole message."""
-
-    __slots__ = ()
-
-    def receive(self, record: Record) -> Sequence[Delta]:
-        """Take the body; return its reasoning, text and tool calls, each as one delta.
-
-        Raises `BackendReportedError` for a body with an ``error``, and
-        `BackendProtocolError` for one that is no chat completion.
-        """
-        if self.done:
-            return ()
-        try:
-            body = _decode_body(record.data.decode("utf-8", "replace"))
-        except _UNREADABLE as error:
-            _raise_if_error(record)
-            raise BackendProtocolError(
-                "the backend's answer is no chat completion: "
-                f"{shorten(str(error), 200)}"
-            ) from error
-        if body.error or not body.choices:
-            _raise_if_error(record)
-        choice = next((c for c in body.choices or () if not c.index), None)
-        if choice is None or choice.message is None:
-            raise BackendProtocolError("the backend's answer has no message in choices")
-        deltas = self._take_choice(choice)
-        self._take_usage(body.usage)
-        self.finish_reason = self.finish_reason or "stop"
-        self.done = True
-        return deltas
-
-    def receive_eof(self) -> None:
-        """Say that the body has ended.
-
-        Raises `BackendProtocolError` if it was empty.
-        """
-        if not self.done:
-            raise BackendProtocolError("the backend's answer is empty")
+def _without_errors(message: Any) -> Any:
+    """A message without the fields that report an error instead of being said."""
+    if not isinstance(message, dict):
+        return message
+    return {k: v for k, v in message.items() if ERROR_NAME.fullmatch(k) is None}
 
 
-def response_for(kind: ContentKind) -> OpenAIResponse:
-    """A new response, to be fed by the decoder of the same kind."""
-    return OpenAIMessage() if kind == "json" else OpenAIStream()
+def _reason_in(value: Any) -> str:
+    """A finish reason; empty for what says none."""
+    if isinstance(value, dict):
+        value = value.get("type") or value.get("reason")
+    if isinstance(value, int) and not isinstance(value, bool) and value:
+        value = str(value)
+    if not isinstance(value, str) or value.strip().lower() in _NO_REASONS:
+        return ""
+    return _well_formed(value.strip()[:MAX_FINISH_REASON_CHARS])
 
 
-def _raise_if_error(record: Record) -> None:
-    """Raise what a record reports: by its event, ``error``, or older vLLM's ``object``.
-
-    It may be plain text, or JSON that is otherwise no chunk.
-    """
-    text = record.data.decode("utf-8", "replace")
-    try:
-        value = _decode_any(text)
-    except _UNREADABLE:
-        value = None
-    if record.event == "error" or (
-        isinstance(value, dict)
-        and (value.get("error") or value.get("object") == "error")
-    ):
-        raise reported_error(value or text)
+def _well_formed(text: str) -> str:
+    """``text`` with surrogate pairs joined, and U+FFFD for halves of one."""
+    if _SURROGATE.search(text) is None:
+        return text
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")

@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from bridge.dialects.openai_words import first_words
 from bridge.errors import (
     BackendProtocolError,
     BackendRejected,
@@ -27,8 +28,35 @@ from bridge.errors import (
 MAX_ERROR_BODY_BYTES = 64 * 1024
 
 #: Where error bodies keep their message, in this order: OpenAI, Ollama and TGI,
-#: FastAPI, RFC 9457.
-_MESSAGE_KEYS = ("error", "message", "detail", "msg", "error_message", "title")
+#: FastAPI, RFC 9457, and what gateways call it.
+_MESSAGE_KEYS = (
+    "error",
+    "message",
+    "detail",
+    "msg",
+    "error_message",
+    "errorMessage",
+    "error_msg",
+    "status_msg",
+    "errors",
+    "exception",
+    "title",
+)
+
+#: Names of a record's fields that report an error, where they say anything.
+ERROR_NAME = re.compile(
+    r"(?:errors?|err|exception)"
+    r"(?:_?(?:message|msg|type|code|info|details?|text|reason|description))?",
+    re.IGNORECASE,
+)
+
+#: Plain text that is no JSON, and reports an error.
+_ERROR_TEXT = re.compile(
+    r"\W{0,3}(?:internal |server )?(?:error|exception)\b", re.IGNORECASE
+)
+
+#: What says that there is no error, although the field is there.
+_NO_ERROR = frozenset({"", "0", "200", "none", "null", "ok", "success", "false"})
 
 #: How deep a message is looked for: ``[{"error": {"message": …}}]`` is three.
 _MAX_DEPTH = 4
@@ -39,7 +67,7 @@ _MAX_DETAILS = 5
 #: Statuses below 500 that a later attempt may get past, 429 aside.
 _TRANSIENT_STATUSES = frozenset({408, 409, 425})
 
-_STATUS_KEYS = ("code", "status", "status_code", "http_code")
+_STATUS_KEYS = ("code", "status", "status_code", "http_code", "error_code")
 
 #: Looked for in an error's type and code, letters only. Spent quota comes with 429 and
 #: is none of its transient cases, so it is decided before the status.
@@ -145,6 +173,68 @@ def retry_after_seconds(value: str | None, *, now: float) -> float | None:
     return max(seconds, 0.0) if math.isfinite(seconds) else None
 
 
+def error_in(record: Any, event: str = "message") -> BackendReportedError | None:
+    """The error that a record under status 200 reports, if it reports one.
+
+    It may be anywhere and under other names than ``error``. A field that has neither
+    words nor a code other than 0 is none: some servers send an empty one with every
+    chunk.
+    """
+    if event == "error" or _says_error(record):
+        return reported_error(record)
+    return None
+
+
+def error_instead(record: dict[str, Any]) -> BackendReportedError | None:
+    """The error that a record without any words is, by a status beside a message."""
+    base = record.get("base_resp")  # MiniMax
+    if isinstance(base, dict) and _is_code(base.get("status_code")):
+        return reported_error(base)
+    if not _message_in(record):
+        return None
+    codes = [record.get(key) for key in _STATUS_KEYS]
+    failed = record.get("success") is False or "detail" in record
+    if failed or any(_is_code(code) or _is_word(code) for code in codes):
+        return reported_error(record)
+    return None
+
+
+def _says_error(record: Any) -> bool:
+    if isinstance(record, str):
+        return _ERROR_TEXT.match(record) is not None
+    if not isinstance(record, dict):
+        return False
+    if record.get("object") == "error" or record.get("type") == "error":
+        return True
+    return any(
+        _is_error(value, record)
+        for name, value in record.items()
+        if ERROR_NAME.fullmatch(name)
+    )
+
+
+def _is_error(value: Any, beside: dict[str, Any]) -> bool:
+    if value is True:
+        return bool(_message_in({k: v for k, v in beside.items() if v is not True}))
+    if isinstance(value, list):
+        return any(_is_error(item, beside) for item in value[:_MAX_DETAILS])
+    if not isinstance(value, dict):
+        return _is_code(value) or _is_word(value)
+    said = (_is_code(item) for key, item in value.items() if key in _STATUS_KEYS)
+    return any(said) or bool(_message_in(value) or first_words(value).strip())
+
+
+def _is_code(value: Any) -> bool:
+    """Whether a number is a code other than 0 and the statuses of success."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return value != 0 and not 200 <= value < 300
+
+
+def _is_word(value: Any) -> bool:
+    return isinstance(value, str) and value.strip().lower() not in _NO_ERROR
+
+
 def reported_error(value: Any) -> BackendReportedError:
     """The error for an error object, or a string, that came with status 200.
 
@@ -157,7 +247,8 @@ def reported_error(value: Any) -> BackendReportedError:
         if isinstance(value, dict)
         else {}
     )
-    message = _printable(_message_in(value)) or "it did not say what"
+    said = _message_in(value) or first_words(inner) or _kind_in(fields)
+    message = _printable(said) or "it did not say what"
     status = _status_in(fields)
     return BackendReportedError(
         f"the backend reported an error: {message}",
@@ -178,6 +269,12 @@ def _is_retryable(fields: dict[str, Any], status: int | None) -> bool:
     if any(word in words for word in _FINAL_WORDS):
         return False
     return any(word in words for word in _RETRYABLE_WORDS)
+
+
+def _kind_in(fields: dict[str, Any]) -> str:
+    """The type or code of an error that has no message."""
+    named = (fields.get(key) for key in ("type", "error_type", "code", "status"))
+    return next((str(kind) for kind in named if _is_word(kind) or _is_code(kind)), "")
 
 
 def _status_in(fields: dict[str, Any]) -> int | None:

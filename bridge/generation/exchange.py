@@ -16,9 +16,16 @@ from bridge.bus.outbox import Outbox
 from bridge.bus.tail import MAX_UNPROVEN_BYTES
 from bridge.bus.writer import LogWriter
 from bridge.config import Settings
-from bridge.dialects import Delta
+from bridge.dialects import Delta, FullText, TextDelta
+from bridge.dialects.openai import UNKNOWN
 from bridge.dialects.openai_request import can_continue, request_body, token_limit
-from bridge.errors import BackendTimeout, BusError, GenerationError, InternalError
+from bridge.errors import (
+    BackendProtocolError,
+    BackendTimeout,
+    BusError,
+    GenerationError,
+    InternalError,
+)
 from bridge.events import Job, ResumeMode
 from bridge.generation.interrupt import Interrupt, Interruption, Kind
 from bridge.metrics import Meters
@@ -26,6 +33,13 @@ from bridge.retry import Failure, Next, Plan, add_usage, plan
 from bridge.transcript import Transcript
 
 log = logging.getLogger(__name__)
+
+#: A continuation that repeats so many characters of the text's beginning, or all of a
+#: shorter text, is the answer begun anew: the backend did not continue it.
+REPEATED_CHARS = 64
+
+#: So many deltas are held back at most until that is decided.
+MAX_HELD_DELTAS = 256
 
 
 class Around(NamedTuple):
@@ -73,7 +87,14 @@ class Exchange:
         self._asked_at = 0.0
         self._answering = False
         self._deltas_seen = 0
+        self._notes_seen = 0
         self._quiet_since = 0.0
+        #: What a continuation has said while it may still be the text's repetition.
+        self._held: list[Delta] = []
+        self._prefix = ""
+        #: Completion tokens that the backends reported for the text that stands.
+        self._spent_tokens = 0
+        self._warned = False
         self._retries = 0
         #: How often each backend has failed this request: who has least is next.
         self._failed: Counter[str] = Counter()
@@ -82,7 +103,7 @@ class Exchange:
         #: The name of the backend that was asked last.
         self.backend: str | None = None
         self.first_token_s: float | None = None
-        self.finish_reason = "stop"
+        self.finish_reason = UNKNOWN
 
     def __repr__(self) -> str:
         return f"<Exchange {self._model} retries={self._retries} {self._upstream!r}>"
@@ -119,13 +140,14 @@ class Exchange:
         It could not be asked for the rest: of no token at least one would come.
         """
         limit = token_limit(self._job.request)
-        spent = self._transcript.text_deltas
-        if limit is None or not 0 < limit <= spent:
+        if limit is None or not 0 < limit <= self._spent_tokens:
             return False
         self.finish_reason = "length"
         return True
 
     def _resume(self, mode: ResumeMode) -> None:
+        if mode == "restart":
+            self._spent_tokens = 0
         self._transcript.resume(mode, "backend_failure")
         self._around.meters.resumed[(mode, "backend_failure")] += 1
 
@@ -142,9 +164,11 @@ class Exchange:
     async def _ask(self, backend: Backend, interruption: Interruption) -> None:
         """One call of a backend, read to its end. Raises what it failed with."""
         transcript = self._transcript
-        prefix = transcript.text if transcript.text_deltas else None
+        self._prefix = transcript.text
         body = request_body(
-            self._job.request, prefix=prefix, spent_tokens=transcript.text_deltas
+            self._job.request,
+            prefix=self._prefix or None,
+            spent_tokens=self._spent_tokens,
         )
         self.backend = backend.name
         self._asked_at = self._quiet_since = self._around.now()
@@ -153,6 +177,10 @@ class Exchange:
         self._upstream = upstream
         self._answering = False
         self._deltas_seen = transcript.deltas
+        self._notes_seen = 0
+        transcript.begin_answer()
+        self._held.clear()
+        self._write = self._compare if self._prefix.strip() else transcript.write
         complete = False
         try:
             upstream.start(self)
@@ -185,15 +213,25 @@ class Exchange:
         answer = upstream.answer
         if upstream.usage is not None or not complete:
             self.usage = add_usage(self.usage, upstream.usage)
-        self.finish_reason = answer.finish_reason or "stop"
+        spent = (upstream.usage or {}).get("completion_tokens")
+        if isinstance(spent, int) and not isinstance(spent, bool) and spent > 0:
+            self._spent_tokens += spent
+        self.finish_reason = answer.finish_reason or UNKNOWN
         if answer.skipped:
-            self._around.meters.malformed += answer.skipped
+            self._warn_of_skipped(upstream)
+
+    def _warn_of_skipped(self, upstream: Upstream) -> None:
+        answer = upstream.answer
+        self._around.meters.malformed += answer.skipped
+        if not self._warned:
+            self._warned = True
             log.warning(
-                "backend %s sent %d malformed records to %s, skipped; the first: %s",
+                "backend %s sent %d records to %s that cannot be read, skipped; the "
+                "first: %s",
                 upstream.backend,
                 answer.skipped,
                 self._job.id,
-                answer.first_malformed,
+                answer.first_skipped,
             )
 
     def _plan(self, error: GenerationError) -> Plan:
@@ -234,6 +272,40 @@ class Exchange:
         if self._outbox.congested or self._tail.unproven_bytes > MAX_UNPROVEN_BYTES:
             self._pause()
 
+    def _compare(self, deltas: Sequence[Delta]) -> None:
+        """Hold a continuation back until it is none of the text's own beginning."""
+        self._held += deltas
+        said = "".join(
+            d.text for d in self._held if isinstance(d, TextDelta | FullText)
+        )
+        said, prefix = said.lstrip(), self._prefix.strip()
+        wanted = min(REPEATED_CHARS, len(prefix))
+        if said[:wanted] == prefix[:wanted] and len(said) >= wanted:
+            self._begin_anew()
+        elif not prefix.startswith(said) or len(self._held) > MAX_HELD_DELTAS:
+            self._release()
+
+    def _begin_anew(self) -> None:
+        if self._job.on_restart != "restart":
+            raise BackendProtocolError(
+                "the backend began its answer anew instead of continuing it, and the "
+                "job asks not to be restarted"
+            )
+        self._resume("restart")
+        self._release()
+
+    def _release(self) -> None:
+        """Write what was held back, and from now on at once."""
+        held, self._held = self._held, []
+        self._write = self._transcript.write
+        if held:
+            self.deltas(held)
+
+    def skipped(self, count: int) -> None:
+        """Publish that records could not be read."""
+        if self._now() <= self._lease.until:
+            self._transcript.skip(count)
+
     def _answered(self) -> None:
         self._answering = True
         if self.first_token_s is None:
@@ -242,6 +314,11 @@ class Exchange:
 
     def ended(self, error: GenerationError | None) -> None:
         """The backend's answer is over."""
+        if error is None:
+            try:
+                self._release()
+            except GenerationError as failure:
+                error = failure
         if isinstance(error, InternalError) and error.__cause__ is not None:
             log.error("reading a backend failed", exc_info=error.__cause__)
         if self._over is not None and not self._over.done():
@@ -254,15 +331,22 @@ class Exchange:
         upstream = self._upstream
         if upstream is None:
             return
-        deltas = self._transcript.deltas
+        deltas = self._transcript.deltas + len(self._held)
+        notes = upstream.answer.notes
         if upstream.paused:
             self._quiet_since = now
             self.go_on()
-        elif deltas != self._deltas_seen:
-            self._deltas_seen = deltas
+        elif deltas != self._deltas_seen or notes != self._notes_seen:
+            self._deltas_seen, self._notes_seen = deltas, notes
             self._quiet_since = now
         else:
-            self._time_out(upstream, now - self._quiet_since)
+            self._quiet(upstream, now - self._quiet_since)
+
+    def _quiet(self, upstream: Upstream, quiet_s: float) -> None:
+        """Nothing that counts has come for so long."""
+        upstream.silent(quiet_s)
+        if self._upstream is upstream and not upstream.ended:
+            self._time_out(upstream, quiet_s)
 
     def _time_out(self, upstream: Upstream, quiet_s: float) -> None:
         settings = self._around.settings

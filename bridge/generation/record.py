@@ -69,7 +69,7 @@ class Record:
             max_payload=self._limit,
             max_text_bytes=writing.max_text_bytes,
         )
-        self.transcript.go_on(history.text, history.deltas)
+        self.transcript.go_on(history.text, history.deltas, history.skipped)
         self.voice: Voice | None = None
         if speech is not None:
             self.voice = Voice(

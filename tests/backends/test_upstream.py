@@ -44,6 +44,7 @@ class Taking:
         self.over = asyncio.Event()
         self.grown = asyncio.Event()
         self.fail: Exception | None = None
+        self.unread = 0
 
     def deltas(self, deltas: Sequence[Delta]) -> None:
         if self.fail is not None:
@@ -51,6 +52,9 @@ class Taking:
         assert deltas
         self.texts += [d.text for d in deltas if isinstance(d, TextDelta)]
         self.grown.set()
+
+    def skipped(self, count: int) -> None:
+        self.unread += count
 
     def ended(self, error: GenerationError | None) -> None:
         self.ends.append(error)

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import pytest
 
-from bridge.decoders import Record
+from bridge.decoders import COMMENT, Record
 from bridge.decoders.sse import MAX_EVENT_BYTES, SSEDecoder
 from bridge.errors import BackendProtocolError
 
@@ -46,19 +46,19 @@ def after_a_comment(body: bytes) -> Iterable[list[bytes]]:
         (
             b": test stream\n\ndata: first event\nid: 1\n\ndata:second event\nid\n\n"
             b"data:  third event\n",
-            [Record(b"first event", id="1"), Record(b"second event")],
+            [
+                Record(b"first event", id="1"),
+                Record(b"second event"),
+                Record(b" third event"),
+            ],
         ),
-        (b"data\n\ndata\ndata\n\ndata:", [Record(b""), Record(b"\n")]),
+        (b"data\n\ndata\ndata\n\ndata:", [Record(b""), Record(b"\n"), Record(b"")]),
         (b"data:test\n\ndata: test\n\n", [Record(b"test"), Record(b"test")]),
         # Comments and unknown fields.
         (b":\n:data: x\n: ping\n\n", []),
-        (b"foo: bar\nfoo\ndatax: y\nDATA: z\n data: w\n\n", []),
-        (b"data: a\n: in between\ndata: b\n\n", [Record(b"a\nb")]),
-        # One leading space, and only a space.
-        (
-            b"data:   a\n\ndata:\ta\n\ndata: \n\n",
-            [Record(b"  a"), Record(b"\ta"), Record(b"")],
-        ),
+        (b"foo: bar\nfoo\ndatax: y\n\n", []),
+        (b"DATA: z\n data: w\n\n", [Record(b"z\nw")]),
+        (b"data: data: w\n\nData: data:v\n\n", [Record(b"data: w"), Record(b"data:v")]),
         (b"data:a: b:\n\n", [Record(b"a: b:")]),
         # The event type is that of one event only.
         (
@@ -78,10 +78,28 @@ def after_a_comment(body: bytes) -> Iterable[list[bytes]]:
         (b"data: 1\r\rdata: 2\r\r", [Record(b"1"), Record(b"2")]),
         (b"data: 1\n\r\ndata: 2\r\n\n\n\n", [Record(b"1"), Record(b"2")]),
         (b"data: 1\rdata: 2\n\r", [Record(b"1\n2")]),
-        # An incomplete last event is discarded.
-        (b"data: 1\n\ndata: 2\n", [Record(b"1")]),
-        (b"data: 1\n\ndata: 2", [Record(b"1")]),
-        (b"data: 1", []),
+        # A last event needs no blank line, and no line end.
+        (b"data: 1\n\ndata: 2\n", [Record(b"1"), Record(b"2")]),
+        (b"data: 1\n\ndata: 2", [Record(b"1"), Record(b"2")]),
+        (b"data: 1", [Record(b"1")]),
+        # JSON documents: separated by a line end, without a field name, or both.
+        (
+            b'data: {"a":1}\ndata: {"b":2}\ndata: [DONE]\n',
+            [Record(b'{"a":1}'), Record(b'{"b":2}'), Record(b"[DONE]")],
+        ),
+        (b'{"a":1}\n{"b":2}\n\n', [Record(b'{"a":1}'), Record(b'{"b":2}')]),
+        (b'data: {"a":1}\n  {"b":2}\n', [Record(b'{"a":1}'), Record(b'{"b":2}')]),
+        (
+            b'{\n  "data": [\n    {}\n  ]\n}\n\ndata: 1\n\n',
+            [Record(b'{\n  "data": [\n    {}\n  ]\n}'), Record(b"1")],
+        ),
+        (b'data: {\ndata: "a":1}\n\n', [Record(b'{\n"a":1}')]),
+        # One that is cut by a line end goes on, and ends where another one begins.
+        (b'data: {"a\nb":1}\n\n', [Record(b'{"a\nb":1}')]),
+        (b'data: {"a":\n{"b":2}\n\n', [Record(b'{"a":'), Record(b'{"b":2}')]),
+        # What may be the remains of a record is not passed over.
+        (b'dbta: {"a":1}\n\n', [Record(b'dbta: {"a":1}')]),
+        (b':ata: {"a":1}\n\n', [Record(b':ata: {"a":1}', COMMENT)]),
         # UTF-8 is passed on as it is.
         (
             'data: {"a":"é€😀"}\n\nevent: 😀\ndata: x\n\n'.encode(),
@@ -97,7 +115,10 @@ def after_a_comment(body: bytes) -> Iterable[list[bytes]]:
             [Record(b"1"), Record(b"2"), Record(b"3")],
         ),
         (b"data: 1\n\nevent: e\ndata: 2\n\n", [Record(b"1"), Record(b"2", "e")]),
-        (b"data: 1\n\ndata: 2\n\ndata: 3", [Record(b"1"), Record(b"2")]),
+        (
+            b"data: 1\n\ndata: 2\n\ndata: 3",
+            [Record(b"1"), Record(b"2"), Record(b"3")],
+        ),
         (b"data: 1\n\n\ndata: 2\n\n", [Record(b"1"), Record(b"2")]),
     ],
 )
@@ -114,12 +135,15 @@ def test_events_are_the_same_wherever_the_reads_are_cut(
     ("body", "records"),
     [
         (b"\xef\xbb\xbfdata: 1\n\n", [Record(b"1")]),
-        (b"\xef\xbb\xbf\xef\xbb\xbfdata: 1\n\ndata: 2\n\n", [Record(b"2")]),
-        (b"data: 1\n\n\xef\xbb\xbfdata: 2\n\n", [Record(b"1")]),
+        (
+            b"\xef\xbb\xbf\xef\xbb\xbfdata: 1\n\ndata: 2\n\n",
+            [Record(b"1"), Record(b"2")],
+        ),
+        (b"data: 1\n\n\xef\xbb\xbfdata: 2\n\n", [Record(b"1"), Record(b"2")]),
         (b"\xef\xbbdata: 1\n\n", []),
     ],
 )
-def test_a_byte_order_mark_is_dropped_at_the_very_start_only(
+def test_a_byte_order_mark_before_a_line_is_dropped(
     body: bytes, records: list[Record]
 ) -> None:
     for pieces in cuts(body):
@@ -159,6 +183,17 @@ def test_the_last_event_id_is_that_of_the_last_dispatch() -> None:
     decoder.receive_data(b"id: 3\n\n")
     assert decoder.last_event_id == "3"
     assert decoder.receive_data(b"data: c\n\n") == [Record(b"c", id="3")]
+
+
+def test_in_a_pause_a_whole_event_needs_no_blank_line() -> None:
+    for body in (b'data: {"a":1}\n', b'data: {"a":1}', b'{"a":1}', b"data: [DONE]"):
+        decoder = SSEDecoder()
+        assert decoder.receive_data(b"data: 0\n\n" + body) == [Record(b"0")]
+        assert len(decoder.receive_pause()) == 1
+        assert decoder.receive_data(b"\n\ndata: 2\n\n") == [Record(b"2")]
+    for body in (b"data: text", b'data: {"a":', b'data: {"a":\n', b": x", b"data: 1\n"):
+        decoder = SSEDecoder()
+        assert decoder.receive_data(body) == decoder.receive_pause() == []
 
 
 def test_each_event_comes_with_the_read_that_completes_it() -> None:

@@ -3,10 +3,11 @@
 For any body and any cuts (whole, byte by byte, every single cut, arbitrary ones, also
 behind a read of its own and with more behind it) a decoder gives the same records, the
 same last event ID and the same reconnection time, and fails with the same error after
-the same records. They are those of a naive reading of the whole body by the letter of
-the specification. No body raises anything but `BackendProtocolError`; and no stream of
-records makes the dialect raise anything but that or `BackendReportedError`, or give a
-delta that is empty or cannot be encoded.
+the same records. Without JSON in it, they are those of a naive reading of the whole
+body by the letter of the specification, with names in any case and a last event that
+needs no end. No body raises anything but `BackendProtocolError`; and no stream of
+records makes the dialect raise anything, or give a delta that is empty or cannot be
+encoded.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ from hypothesis import strategies as st
 
 from bridge.decoders import Decoder, Record
 from bridge.decoders.content import decoder_for
-from bridge.decoders.ndjson import NDJSONDecoder
+from bridge.decoders.documents import DocumentDecoder
 from bridge.decoders.sse import SSEDecoder
-from bridge.dialects import ReasoningDelta, TextDelta
-from bridge.dialects.openai import OpenAIMessage, OpenAIResponse, OpenAIStream
-from bridge.errors import BackendProtocolError, BackendReportedError
+from bridge.dialects import FullText, ReasoningDelta, TextDelta
+from bridge.dialects.openai import OpenAIResponse
+from bridge.errors import BackendProtocolError
 
 Outcome = tuple[list[Record], str | None, str, int | None]
 
@@ -44,7 +45,6 @@ FRAGMENTS = [
     b"data: x\n\n",
     b"data:x\n\n",
     b"data: x\r\n\r\n",
-    b"data: [DONE]\n\n",
     b"event: e",
     b"event",
     b"id: 1",
@@ -58,10 +58,25 @@ FRAGMENTS = [
     "\u2028\x85\x0b\x0c".encode(),
     b"\xff\xf0\x9f",
 ]
-bodies = st.one_of(
+DOCUMENTS = [
+    b"data: [DONE]\n\n",
+    b'data: {"a":1}\n',
+    b'{"a":1}\n',
+    b'{"a":',
+    b'"b\\"}"',
+    b"{",
+    b"}",
+    b"[",
+    b"]",
+    b'"',
+    b"\\",
+    b"Infinity",
+]
+plain_bodies = st.one_of(
     st.lists(st.sampled_from(FRAGMENTS), max_size=24).map(b"".join),
-    st.binary(max_size=40),
+    st.binary(max_size=40).map(lambda body: re.sub(rb"[{\[]", b"", body)),
 )
+bodies = st.lists(st.sampled_from(FRAGMENTS + DOCUMENTS), max_size=24).map(b"".join)
 
 
 def outcome(decoder: Decoder, pieces: Iterable[bytes]) -> Outcome:
@@ -92,12 +107,16 @@ def cut_at(body: bytes, places: Sequence[int]) -> list[bytes]:
 
 def specified(body: bytes) -> Outcome:
     """Section 9.2.6 of WHATWG HTML, naively, over the whole body."""
-    *lines, _ = re.split(b"\r\n|\r|\n", body.removeprefix(b"\xef\xbb\xbf"))
+    lines = re.split(b"\r\n|\r|\n", body.removeprefix(b"\xef\xbb\xbf"))
+    if not lines[-1]:
+        lines.pop()
     records: list[Record] = []
     data, event, id, last_id = b"", b"", b"", b""
     retry: int | None = None
-    for line in lines:
+    for marked in [*lines, b""]:
+        line = re.sub(b"^(\xef\xbb\xbf)[\xef\xbb\xbf]*", b"", marked)
         field, colon, value = line.partition(b":")
+        field = field.strip().lower()
         value = value[1:] if value[:1] == b" " else value
         if line == b"":
             last_id = id
@@ -121,7 +140,7 @@ def specified(body: bytes) -> Outcome:
 
 
 @settings(max_examples=200, deadline=None)
-@given(bodies)
+@given(plain_bodies)
 @example(b"data: 1\r\n\r\ndata: 2\r\n\r\n")
 @example(b"\xef\xbb\xbfdata: 1\n\n")
 def test_sse_is_what_the_specification_says_at_every_cut(body: bytes) -> None:
@@ -131,7 +150,7 @@ def test_sse_is_what_the_specification_says_at_every_cut(body: bytes) -> None:
 
 
 @settings(max_examples=200, deadline=None)
-@given(bodies, bodies, st.lists(st.integers(0, 1000), max_size=6))
+@given(plain_bodies, plain_bodies, st.lists(st.integers(0, 1000), max_size=6))
 def test_the_short_way_gives_what_the_long_way_gives(
     body: bytes, behind: bytes, places: list[int]
 ) -> None:
@@ -144,6 +163,21 @@ def test_the_short_way_gives_what_the_long_way_gives(
         assert outcome(SSEDecoder(), [before, *pieces, behind]) == expected, pieces
 
 
+@settings(max_examples=300, deadline=None)
+@given(bodies, st.sampled_from(["text/event-stream", "", "application/x-ndjson"]))
+def test_a_body_with_documents_gives_the_same_at_every_cut(
+    body: bytes, content_type: str
+) -> None:
+    def new() -> Decoder:
+        decoder = decoder_for(content_type)
+        assert decoder is not None
+        return decoder
+
+    expected = outcome(new(), [body])
+    for pieces in every_cut(body):
+        assert outcome(new(), pieces) == expected, pieces
+
+
 @settings(max_examples=150, deadline=None)
 @given(bodies, st.integers(1, 20), st.integers(1, 20))
 def test_limits_are_met_after_the_same_records_at_every_cut(
@@ -151,31 +185,12 @@ def test_limits_are_met_after_the_same_records_at_every_cut(
 ) -> None:
     makers: list[Callable[[], Decoder]] = [
         lambda: SSEDecoder(max_line_bytes=line_limit, max_event_bytes=event_limit),
-        lambda: NDJSONDecoder(max_line_bytes=line_limit),
+        lambda: DocumentDecoder(max_document_bytes=line_limit),
     ]
     for make in makers:
         expected = outcome(make(), [body])
         for pieces in every_cut(body):
             assert outcome(make(), pieces) == expected, pieces
-
-
-@settings(max_examples=150, deadline=None)
-@given(bodies, st.lists(st.integers(0, 1000), max_size=6))
-def test_ndjson_is_its_lines_that_are_not_blank(body: bytes, places: list[int]) -> None:
-    lines = re.split(b"\r\n|\r|\n", body.removeprefix(b"\xef\xbb\xbf"))
-    expected = [Record(line) for line in lines if line.strip(b" \t")]
-    for pieces in (*every_cut(body), cut_at(body, places)):
-        assert outcome(NDJSONDecoder(), pieces) == (expected, None, "", None), pieces
-
-
-@settings(max_examples=200, deadline=None)
-@given(bodies, st.lists(st.integers(0, 1000), max_size=6))
-def test_a_whole_body_is_whole_wherever_it_was_cut(
-    body: bytes, places: list[int]
-) -> None:
-    expected = outcome(decoder_for("json"), [body])
-    for pieces in (*every_cut(body), cut_at(body, places)):
-        assert outcome(decoder_for("json"), pieces) == expected, pieces
 
 
 FIELDS = re.findall(
@@ -231,20 +246,17 @@ records = st.builds(Record, record_data, st.sampled_from(["message", "error", "p
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.lists(records, max_size=6), st.sampled_from([OpenAIStream, OpenAIMessage]))
-def test_no_record_breaks_the_dialect(
-    stream: list[Record], kind: type[OpenAIResponse]
-) -> None:
-    response = kind()
-    try:
-        for record in stream:
-            for delta in response.receive(record):
-                assert msgspec.json.encode(delta)
-                if isinstance(delta, TextDelta | ReasoningDelta):
-                    assert delta.text
-        response.receive_eof()
-    except (BackendProtocolError, BackendReportedError) as error:
-        msgspec.json.encode(error.message)
+@given(st.lists(records, max_size=6), st.booleans())
+def test_no_record_breaks_the_dialect(stream: list[Record], whole: bool) -> None:
+    response = OpenAIResponse()
+    deltas = [delta for record in stream for delta in response.receive(record)]
+    deltas += response.receive_eof(whole=whole)
+    for delta in deltas:
+        assert msgspec.json.encode(delta)
+        if isinstance(delta, TextDelta | FullText | ReasoningDelta):
+            assert delta.text
+    if response.failure is not None:
+        assert msgspec.json.encode(response.failure.message)
     else:
         assert response.finish_reason
     msgspec.json.encode([response.finish_reason, response.usage])

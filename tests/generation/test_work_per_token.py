@@ -22,8 +22,8 @@ from bridge.bus.leases import Lease
 from bridge.bus.streams import Lane
 from bridge.bus.writer import LogWriter
 from bridge.config import Settings
-from bridge.decoders.content import decoder_for
-from bridge.dialects.openai import response_for
+from bridge.decoders.sse import SSEDecoder
+from bridge.dialects.openai import OpenAIResponse
 from bridge.events import Job
 from bridge.generation.exchange import Around, Exchange
 from bridge.generation.interrupt import Interrupt
@@ -59,7 +59,7 @@ async def test_a_token_costs_no_more_than_it_did(
         owned=lambda: True,
     )
     body = PulledBody(httpx.Response(200))
-    upstream = Upstream("test", body, decoder_for("sse"), response_for("sse"))
+    upstream = Upstream("test", body, SSEDecoder(), OpenAIResponse())
     # Not started: what the transport calls is called here.
     upstream._sink = _exchange(connection, writer, settings)
     upstream.body_received(b": the first read may hold a byte order mark\n\n")

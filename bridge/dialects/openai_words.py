@@ -1,0 +1,215 @@
+"""The words of a record that is not what the API's reference says.
+
+Servers and gateways put the words of an answer at other places, in other types, and
+into JSON that no strict parser takes. `read_values` parses what can be parsed,
+`words_of` finds every word below a ``delta`` or ``message``: each string that is not
+under a name that is known to hold none. All of it is linear in the record's size.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from bridge.dialects.tool_calls import calls_in
+
+
+def _names(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+#: Names below which no words of the answer stand.
+NO_WORDS = _names(
+    """
+    annotations audio_content base_resp cache_control channel citations
+    content_filter_offsets content_filter_results conversation_id created created_at
+    data date detail encrypted encrypted_content event expires_at ext extra_content
+    file finish_details finish_reason finishreason format hidden_states id image
+    image_url images index input_audio input_sensitive lang language logprobs
+    matched_stop matched_tokens media_type meta metadata mime_type model name
+    native_finish_reason object obfuscation output_sensitive phase prefix
+    prompt_filter_results prompt_token_ids provider provider_specific_fields recipient
+    references request_id role search_results seed service_tier session_id signature
+    sources status stop_reason stop_sequence system_fingerprint thought_signature time
+    timestamp token_ids tool_call_id trace_id type uri url usage version video_url
+    weight x_groq
+    """
+)
+
+#: Names of tool calls, and ``type`` of content parts that are one.
+TOOL_CALLS = frozenset({"tool_calls", "tool_call", "function_call", "function_calls"})
+_TOOL_TYPES = TOOL_CALLS | {"tool_use", "function", "server_tool_use"}
+
+#: A number directly under one of these was meant to be a string.
+_TEXT_NAMES = frozenset({"content", "text", "value"})
+
+#: How often a record is searched for another value behind one that cannot be read.
+MAX_UNREADABLE = 16
+
+#: How deep records inside arrays are looked at: ``[[{…}]]`` is one more than needed.
+MAX_ARRAYS = 2
+
+_DONE = re.compile(r"(?:data:\s*)*\[DONE\]", re.IGNORECASE)
+_NEXT = re.compile(r"[{\[]")
+_NEXT_LINE = re.compile(r"[\r\n]\s*(?:data:\s*)*(?=[{\[])", re.IGNORECASE)
+_REASONING = re.compile(r"reason|think|thought", re.IGNORECASE)
+
+_Leaf = tuple[bool, str] | list[dict[str, Any]]
+
+_decode_any = msgspec.json.Decoder().decode
+_lenient = json.JSONDecoder(strict=False)
+
+
+class Done:
+    """Stands for ``[DONE]``."""
+
+
+class Unreadable:
+    """Stands for what is no JSON; ``text`` is its beginning, ``reason`` why."""
+
+    def __init__(self, text: str, reason: str) -> None:
+        self.text = text
+        self.reason = reason
+
+
+DONE = Done()
+
+
+def read_values(data: bytes) -> Iterator[Any]:
+    """The JSON values in a record, with `DONE` and `Unreadable` among them.
+
+    Where the strict parser fails, infinities, raw control characters, halves of
+    surrogate pairs, invalid UTF-8, byte order marks and several values are taken.
+    """
+    try:
+        yield _decode_any(data)
+        return
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        text = data.decode("utf-8", "replace").strip(" \t\r\n\0\ufeff")
+    if not text:
+        return
+    if _DONE.fullmatch(text):
+        yield DONE
+        return
+    yield from _lenient_values(text)
+
+
+def _lenient_values(text: str) -> Iterator[Any]:
+    begin = _NEXT.search(text)
+    if begin is None:
+        yield Unreadable(text, "it is no JSON")
+        return
+    at, unreadable = begin.start(), 0
+    while at < len(text):
+        if _DONE.match(text, at):
+            yield DONE
+            return
+        try:
+            value, end = _lenient.raw_decode(text, at)
+        except (ValueError, RecursionError) as error:
+            # What cannot be read ends where a line begins another value.
+            reason = error.msg if isinstance(error, json.JSONDecodeError) else "depth"
+            yield Unreadable(text if at == begin.start() else text[at:], reason)
+            unreadable += 1
+            found = _NEXT_LINE.search(text, at)
+            if found is None or unreadable == MAX_UNREADABLE:
+                return
+            at = found.end()
+        else:
+            yield value
+            following = _NEXT.search(text, end)
+            if following is None:
+                return
+            at = following.start()
+
+
+class Words:
+    """What is said below one ``delta`` or ``message``."""
+
+    __slots__ = ("calls", "reasoning", "text")
+
+    def __init__(self) -> None:
+        self.text = ""
+        self.reasoning = ""
+        self.calls: list[dict[str, Any]] = []
+
+    def __bool__(self) -> bool:
+        return bool(self.text or self.reasoning or self.calls)
+
+
+def words_of(message: Any) -> Words:
+    """Every word below a ``delta``, ``message`` or ``text``, in the record's order.
+
+    Fields that say the same are taken once: vLLM sends the same reasoning under two
+    names, OpenRouter as a string and as an array of details.
+    """
+    words = Words()
+    texts: list[str] = []
+    reasonings: list[str] = []
+    fields = message.items() if isinstance(message, dict) else [("content", message)]
+    for name, value in fields:
+        found: list[tuple[bool, str]] = []
+        for leaf in _leaves(name, value):
+            if isinstance(leaf, list):
+                words.calls += leaf
+            else:
+                found.append(leaf)
+        for into, thought in ((texts, False), (reasonings, True)):
+            said = "".join(text for is_thought, text in found if is_thought is thought)
+            if said and said not in into:
+                into.append(said)
+    words.text = "".join(texts)
+    words.reasoning = "".join(reasonings)
+    return words
+
+
+def _leaves(name: str, value: Any) -> Iterator[_Leaf]:
+    """The strings below a field, each with whether it is a thought; and tool calls."""
+    stack: list[tuple[str, Any, bool]] = [(name, value, False)]
+    while stack:
+        name, value, thought = stack.pop()
+        key = name.lower()
+        thought = thought or _REASONING.search(key) is not None
+        if key in NO_WORDS:
+            continue
+        if key in TOOL_CALLS:
+            yield calls_in(value)
+        elif isinstance(value, list):
+            stack += [(name, item, thought) for item in reversed(value)]
+        elif isinstance(value, dict):
+            kind = value.get("type")
+            kind = kind if isinstance(kind, str) else ""
+            if kind in _TOOL_TYPES:
+                yield [value]
+                continue
+            thought = thought or _REASONING.search(kind) is not None
+            stack += [(key, item, thought) for key, item in reversed(value.items())]
+        else:
+            yield thought, _said(key, value)
+
+
+def _said(key: str, value: Any) -> str:
+    """What a string says, or a number where a string should be."""
+    if isinstance(value, str):
+        return value
+    return str(value) if key in _TEXT_NAMES and type(value) in (int, float) else ""
+
+
+def has_words(value: Any) -> bool:
+    """Whether there is any string below ``value`` that may be a word."""
+    return any(
+        leaf if isinstance(leaf, list) else leaf[1].strip()
+        for leaf in _leaves("", value)
+    )
+
+
+def first_words(value: Any) -> str:
+    """What a value that means nothing here says, for a message about it."""
+    if isinstance(value, Unreadable):
+        return value.text[:200]
+    leaves = _leaves("", value)
+    return " ".join(leaf[1] for leaf in leaves if isinstance(leaf, tuple))[:200].strip()
