@@ -68,6 +68,9 @@ MAX_FINISH_REASON_CHARS = 100
 #: The finish reason of an answer whose backend says none.
 UNKNOWN = "unknown"
 
+NO_COMPLETION = "the backend's answer is no chat completion"
+NO_END = "the backend's stream ended with neither a finish_reason nor [DONE]"
+
 #: What msgspec raises for a record that cannot be read: no JSON or a wrong type,
 #: invalid UTF-8 in a string, or nesting deeper than the interpreter's recursion limit.
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
@@ -204,11 +207,7 @@ class OpenAIResponse:
         ended = self.done or self.finish_reason is not None or (whole and self.said)
         self.done = True
         if not ended:
-            self._fail_protocol(
-                "the backend's answer is no chat completion"
-                if whole
-                else "the backend's stream ended with neither a finish_reason nor [DONE]"
-            )
+            self._fail_protocol(NO_COMPLETION if whole else NO_END)
         elif not self.said and (self._meaningless or self.finish_reason is None):
             self._fail_protocol("the backend's stream ended without an answer")
         self.finish_reason = self.finish_reason or UNKNOWN

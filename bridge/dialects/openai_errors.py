@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from bridge.dialects.openai_words import first_words
+from bridge.dialects.openai_words import first_words, strings_in
 from bridge.errors import (
     BackendProtocolError,
     BackendRejected,
@@ -220,8 +220,10 @@ def _is_error(value: Any, beside: dict[str, Any]) -> bool:
         return any(_is_error(item, beside) for item in value[:_MAX_DETAILS])
     if not isinstance(value, dict):
         return _is_code(value) or _is_word(value)
-    said = (_is_code(item) for key, item in value.items() if key in _STATUS_KEYS)
-    return any(said) or bool(_message_in(value) or first_words(value).strip())
+    kinds = (value.get(key) for key in (*_STATUS_KEYS, "type"))
+    return any(_is_code(kind) or _is_word(kind) for kind in kinds) or any(
+        _is_word(text) for text in strings_in(value)
+    )
 
 
 def _is_code(value: Any) -> bool:

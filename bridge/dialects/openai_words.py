@@ -47,11 +47,17 @@ _TOOL_TYPES = TOOL_CALLS | {"tool_use", "function", "server_tool_use"}
 #: A number directly under one of these was meant to be a string.
 _TEXT_NAMES = frozenset({"content", "text", "value"})
 
+#: How much of a record a message repeats, in characters.
+MAX_FIRST_WORDS = 200
+
 #: How often a record is searched for another value behind one that cannot be read.
 MAX_UNREADABLE = 16
 
 #: How deep records inside arrays are looked at: ``[[{…}]]`` is one more than needed.
 MAX_ARRAYS = 2
+
+#: Python converts no more digits than 4,300 by default.
+MAX_DIGITS = 1000
 
 _DONE = re.compile(r"(?:data:\s*)*\[DONE\]", re.IGNORECASE)
 _NEXT = re.compile(r"[{\[]")
@@ -61,7 +67,14 @@ _REASONING = re.compile(r"reason|think|thought", re.IGNORECASE)
 _Leaf = tuple[bool, str] | list[dict[str, Any]]
 
 _decode_any = msgspec.json.Decoder().decode
-_lenient = json.JSONDecoder(strict=False)
+
+
+def _integer(digits: str) -> int | float:
+    """An integer; one of thousands of digits is no more than a number that is large."""
+    return int(digits) if len(digits) < MAX_DIGITS else float(digits)
+
+
+_lenient = json.JSONDecoder(strict=False, parse_int=_integer)
 
 
 class Done:
@@ -199,17 +212,27 @@ def _said(key: str, value: Any) -> str:
     return str(value) if key in _TEXT_NAMES and type(value) in (int, float) else ""
 
 
+def strings_in(value: Any) -> Iterator[str]:
+    """Every string below ``value`` that may be a word, white space aside."""
+    for leaf in _leaves("", value):
+        if isinstance(leaf, list):
+            yield from (json.dumps(call) for call in leaf)
+        elif leaf[1].strip():
+            yield leaf[1]
+
+
 def has_words(value: Any) -> bool:
     """Whether there is any string below ``value`` that may be a word."""
-    return any(
-        leaf if isinstance(leaf, list) else leaf[1].strip()
-        for leaf in _leaves("", value)
-    )
+    return any(True for _ in strings_in(value))
 
 
 def first_words(value: Any) -> str:
     """What a value that means nothing here says, for a message about it."""
     if isinstance(value, Unreadable):
-        return value.text[:200]
-    leaves = _leaves("", value)
-    return " ".join(leaf[1] for leaf in leaves if isinstance(leaf, tuple))[:200].strip()
+        return value.text[:MAX_FIRST_WORDS]
+    said = ""
+    for text in strings_in(value):
+        said = f"{said} {text[:MAX_FIRST_WORDS]}".strip()
+        if len(said) >= MAX_FIRST_WORDS:
+            break
+    return said[:MAX_FIRST_WORDS]

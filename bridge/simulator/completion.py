@@ -119,6 +119,12 @@ class ChatRequest(msgspec.Struct):
         return self.max_completion_tokens or self.max_tokens
 
     @property
+    def natural_length(self) -> int | None:
+        """After how many tokens ``simulate`` lets the text end by itself."""
+        tokens = self.simulate.get("tokens")
+        return min(tokens, MAX_TOKENS) if isinstance(tokens, int) else None
+
+    @property
     def prefix(self) -> str:
         """The text to be continued; empty where there is none."""
         return self.messages[-1].text if self.continue_final_message else ""
@@ -160,11 +166,13 @@ def answer(chat: ChatRequest, key: str) -> Answer:
     """The answer to ``chat`` in the conversation ``key``, or what is left of it."""
     story = Story(key)
     rest, position = _after_prefix(story, chat.prefix)
-    natural = max(0, story.natural_length - position) + len(rest)
-    length = chat.limit or natural
+    natural = chat.natural_length or story.natural_length
+    left = max(0, natural - position) + len(rest)
+    ends_itself = chat.natural_length is not None or chat.limit is None
+    length = min(left, chat.limit or left) if ends_itself else chat.limit or left
     # `rest` is at most one token: what the prefix left of the one it ends in.
     tokens = (rest + story.tokens(position, position + length))[:length]
-    reason = "length" if chat.limit else "stop"
+    reason = "stop" if ends_itself and length == left else "length"
     kept = _before_stop(tokens, chat.prefix, chat.stops)
     return Answer(tokens, reason) if kept is None else Answer(kept, "stop")
 

@@ -69,6 +69,7 @@ def orders(count: int, seconds: float, chance: random.Random) -> list[Order]:
 def _order(kind: str, number: int, at_s: float, chance: random.Random) -> Order:
     tokens = chance.randint(30, 300)
     simulate: dict[str, Any] = {
+        "tokens": tokens,
         "tokens_per_second": chance.choice([20, 40, 60, 100]),
         "first_token_ms": chance.choice([0, 50, 200]),
         **_faults(kind, tokens, chance),
@@ -76,7 +77,6 @@ def _order(kind: str, number: int, at_s: float, chance: random.Random) -> Order:
     request: dict[str, Any] = {
         "model": "simulator",
         "messages": [{"role": "user", "content": f"chaos {number}"}],
-        "max_tokens": tokens,
         "simulate": simulate,
     }
     job: Event = {"id": f"chaos-{number}", "request": request}

@@ -106,8 +106,11 @@ def job(tokens: int = 150, rate: float = 60, **fields: Any) -> Event:
     request = {
         "model": "simulator",
         "messages": [{"role": "user", "content": f"story {number}"}],
-        "max_tokens": tokens,
-        "simulate": {"tokens_per_second": rate, **fields.pop("simulate", {})},
+        "simulate": {
+            "tokens": tokens,
+            "tokens_per_second": rate,
+            **fields.pop("simulate", {}),
+        },
         **fields.pop("request", {}),
     }
     return {"id": f"request-{number}", "request": request, **fields}

@@ -293,14 +293,28 @@ async def test_the_partial_text_stands_where_a_restart_is_not_wanted(
     assert setting.served() == 1
 
 
-async def test_a_malformed_record_is_passed_over(
+async def test_a_record_that_cannot_be_read_is_passed_over_and_told(
     setting: Setting, caplog: pytest.LogCaptureFixture
 ) -> None:
     event, log = await setting.ask(malformed_after=4)
-    assert event["text"] == WHOLE
+    assert (event["text"], event["skipped_records"]) == (WHOLE, 1)
     assert len([e for e in log if e["type"] == "token"]) == 20
-    said = [r for r in caplog.records if "malformed" in r.getMessage()]
+    assert [e["count"] for e in log if e["type"] == "skipped"] == [1]
+    said = [r for r in caplog.records if "cannot be read" in r.getMessage()]
     assert len(said) == 1
+
+
+async def test_or_it_ends_the_request_where_the_settings_say_so(
+    nats_server: NatsServer, prefix: str, simulator: Simulator
+) -> None:
+    async with bridge(
+        nats_server, prefix, simulator, unreadable_records="fail", retry_budget=0
+    ) as setting:
+        event, log = await setting.ask(malformed_after=4)
+    assert event["error"]["code"] == "backend_protocol"
+    assert "cannot be read" in event["error"]["message"]
+    assert event["text"] == text_of(log)
+    assert WHOLE.startswith(event["text"])
 
 
 async def test_an_error_object_in_the_stream(setting: Setting) -> None:
