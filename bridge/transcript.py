@@ -142,10 +142,16 @@ class Transcript:
 
     def _repeat(self, full: str) -> None:
         """Take what is new of a text that says again what was said."""
-        said = self.text[self._answer_start :]
-        if said.endswith(full):
-            return
-        new = full.removeprefix(said)
+        text = self._text
+        end = text.tell()
+        if len(full) <= end - self._answer_start:
+            text.seek(end - len(full))
+            if text.read() == full:
+                return
+            new = full
+        else:
+            text.seek(self._answer_start)
+            new = full.removeprefix(text.read())
         self._text.write(new)
         self._size += len(new)
         self.text_deltas += 1

@@ -50,6 +50,7 @@ class Backend:
         self.name = settings.name
         self.models = frozenset(settings.models)
         self.can_continue = settings.continue_ == "final_message"
+        self._think_tags = settings.think_tags
         self._transport = transport
         base = settings.url.rstrip("/")
         self.url = httpx.URL(f"{base}/chat/completions")
@@ -86,8 +87,10 @@ class Backend:
         """It did not answer: ask others first for a while."""
         self._shunned_until = self._now() + SHUN_S
 
-    async def open(self, body: bytes) -> Upstream:
+    async def open(self, body: bytes, *, continued: bool = False) -> Upstream:
         """Send a generation's request; return its answer as soon as the head is here.
+
+        ``continued``: the answer goes on inside a text, so that it begins no thought.
 
         Connecting has a timeout; for how long to wait for the head is the caller's to
         say, by cancelling, which closes the connection. Raises a `GenerationError`:
@@ -101,9 +104,11 @@ class Backend:
             raise failure from error
         if head.status != 200:
             raise await self._refused(head, answer)
-        return await self._answered(head, answer)
+        return await self._answered(head, answer, continued)
 
-    async def _answered(self, head: ResponseHead, body: Body) -> Upstream:
+    async def _answered(
+        self, head: ResponseHead, body: Body, continued: bool
+    ) -> Upstream:
         content_type = head.field(b"content-type") or ""
         decoder = decoder_for(content_type, max_record_bytes=self._max_record_bytes)
         if decoder is None:
@@ -119,7 +124,10 @@ class Backend:
             raise BackendProtocolError(
                 f"backend {self.name} compressed its answer without being asked to"
             )
-        answer = OpenAIResponse(fail_unreadable=self._fail_unreadable)
+        answer = OpenAIResponse(
+            fail_unreadable=self._fail_unreadable,
+            think_tags=self._think_tags and not continued,
+        )
         return Upstream(self.name, body, decoder, answer)
 
     async def _refused(self, head: ResponseHead, body: Body) -> GenerationError:

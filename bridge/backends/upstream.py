@@ -201,7 +201,7 @@ class Upstream:
         """
         if seconds < END_SILENCE_S or self._sink is None or self._backlog:
             return
-        records = self._decoder.receive_pause()
+        records = [] if seconds > 2 * END_SILENCE_S else self._decoder.receive_pause()
         if records:
             self._take_safely(records)
         elif self.answer.finish_reason is not None:

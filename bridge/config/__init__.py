@@ -120,6 +120,7 @@ class BackendSettings(Section):
     api_key_file: str = ""
     ca_file: str = ""
     continue_: Continue = msgspec.field(default="none", name="continue")
+    think_tags: bool = False
 
 
 class LaneSettings(Section):
@@ -170,6 +171,7 @@ class Settings(BusSettings):
     backend_api_key_file: str = ""
     backend_ca_file: str = ""
     backend_continue: Continue = "none"
+    backend_think_tags: bool = False
     backend_transport: Literal["slim", "httpx"] = "slim"
     backends: list[BackendSettings] = []
 
@@ -208,6 +210,7 @@ class Settings(BusSettings):
             api_key_file=self.backend_api_key_file,
             ca_file=self.backend_ca_file,
             continue_=self.backend_continue,
+            think_tags=self.backend_think_tags,
         )
         return [bare, *self.backends]
 

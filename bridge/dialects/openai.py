@@ -19,7 +19,7 @@ errors (`openai_errors`) and tool calls (`tool_calls`). Requests are in
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -41,8 +41,10 @@ from bridge.dialects.openai_errors import (
 )
 from bridge.dialects.openai_words import (
     MAX_ARRAYS,
+    MAX_ITEMS,
     NO_WORDS,
     Done,
+    TooMuch,
     Unreadable,
     Words,
     first_words,
@@ -57,6 +59,7 @@ from bridge.errors import (
     GenerationError,
     shorten,
 )
+from bridge.thoughts import Kind, Part, ThoughtSplitter
 
 #: ``usage`` and the finish reason ride in the terminal event, which has to fit into
 #: one NATS message (1 MiB by default) beside the text. Real ones have a few hundred
@@ -104,6 +107,8 @@ class OpenAIResponse:
     - ``skipped``: how many records with words, or with what may be some, could not be
       read. With ``fail_unreadable`` the first is a failure.
     - ``first_skipped``: why the first of them was, with nothing of its content.
+
+    With ``think_tags``, thoughts that the text begins with are reasoning.
     """
 
     __slots__ = (
@@ -114,6 +119,7 @@ class OpenAIResponse:
         "_meaningless",
         "_plain",
         "_reasoned",
+        "_splitter",
         "done",
         "failure",
         "finish_reason",
@@ -124,7 +130,9 @@ class OpenAIResponse:
         "usage",
     )
 
-    def __init__(self, *, fail_unreadable: bool = False) -> None:
+    def __init__(
+        self, *, fail_unreadable: bool = False, think_tags: bool = False
+    ) -> None:
         self.finish_reason: str | None = None
         self.usage: dict[str, Any] | None = None
         self.done = False
@@ -141,8 +149,9 @@ class OpenAIResponse:
         self._halves: dict[str, str] = {}
         self._reasoned = False
         self._meaningless = ""
+        self._splitter = ThoughtSplitter() if think_tags else None
         #: Whether a token may take the short way.
-        self._plain = True
+        self._plain = self._splitter is None
 
     def __repr__(self) -> str:
         return (
@@ -203,6 +212,8 @@ class OpenAIResponse:
             return ()
         deltas: list[Delta] = []
         self._end_halves(deltas)
+        if self._splitter is not None:
+            self._add(deltas, _deltas_of(self._splitter.receive_eof()))
         self._add(deltas, self._calls.flush())
         ended = self.done or self.finish_reason is not None or (whole and self.said)
         self.done = True
@@ -243,21 +254,27 @@ class OpenAIResponse:
                 self._receive_value(value, record, deltas, MAX_ARRAYS)
         if record.event == "error" and self.failure is None:
             self._fail(reported_error(record.data.decode("utf-8", "replace")))
-        self._plain = not self._halves
+        splitting = self._splitter is not None and not self._splitter.passes
+        self._plain = not (self._halves or splitting)
         return deltas
 
     def _receive_value(
         self, value: Any, record: Record, deltas: list[Delta], arrays: int
     ) -> None:
         if isinstance(value, list) and arrays and record.event != "error":
-            for item in value:
+            for item in value[:MAX_ITEMS]:
                 if not self.done:
                     self._receive_value(item, record, deltas, arrays - 1)
+            if len(value) > MAX_ITEMS:
+                self._skip(value, f"it has more than {MAX_ITEMS} items", 0)
             return
         text = value.text if isinstance(value, Unreadable) else value
         error = error_in(text, record.event)
         if isinstance(value, dict):
-            self._receive_object(value, error, record, deltas)
+            try:
+                self._receive_object(value, error, record, deltas)
+            except TooMuch as too_much:
+                self._skip(value, str(too_much), len(record.data))
         elif error is None and (isinstance(value, Unreadable) or has_words(value)):
             reason = value.reason if isinstance(value, Unreadable) else "it is no chunk"
             self._skip(value, reason, len(record.data))
@@ -274,6 +291,8 @@ class OpenAIResponse:
     ) -> None:
         self._take_usage(value.get("usage"))
         choices = _choices_in(value)
+        if len(choices) > MAX_ITEMS:
+            raise TooMuch(f"there are more than {MAX_ITEMS} choices in it")
         read = False
         for choice in choices:
             if isinstance(choice, dict) and self._is_mine(choice):
@@ -364,11 +383,15 @@ class OpenAIResponse:
     ) -> None:
         if recap:
             text = _well_formed(text)
+            if self._splitter is not None:
+                text = _without_thoughts(text)
             if text:
                 self._add(deltas, [FullText(text)])
             return
         text = self._joined("text", text)
-        if text:
+        if text and self._splitter is not None:
+            self._add(deltas, _deltas_of(self._splitter.receive(text)))
+        elif text:
             self._add(deltas, [TextDelta(text)])
 
     def _add(self, deltas: list[Delta], more: Iterable[Delta]) -> None:
@@ -478,6 +501,21 @@ def _without_errors(message: Any) -> Any:
     if not isinstance(message, dict):
         return message
     return {k: v for k, v in message.items() if ERROR_NAME.fullmatch(k) is None}
+
+
+def _deltas_of(parts: Iterable[Part]) -> Iterator[TextDelta | ReasoningDelta]:
+    """A text's parts as deltas, without the marks between them."""
+    for part in parts:
+        if part.kind is Kind.TEXT:
+            yield TextDelta(part.text)
+        elif part.kind is Kind.THOUGHT:
+            yield ReasoningDelta(part.text)
+
+
+def _without_thoughts(text: str) -> str:
+    splitter = ThoughtSplitter()
+    parts = [*splitter.receive(text), *splitter.receive_eof()]
+    return "".join(part.text for part in parts if part.kind is Kind.TEXT)
 
 
 def _reason_in(value: Any) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from bridge.dialects.openai_words import first_words, strings_in
+from bridge.dialects.openai_words import TooMuch, first_words, strings_in
 from bridge.errors import (
     BackendProtocolError,
     BackendRejected,
@@ -221,9 +221,12 @@ def _is_error(value: Any, beside: dict[str, Any]) -> bool:
     if not isinstance(value, dict):
         return _is_code(value) or _is_word(value)
     kinds = (value.get(key) for key in (*_STATUS_KEYS, "type"))
-    return any(_is_code(kind) or _is_word(kind) for kind in kinds) or any(
-        _is_word(text) for text in strings_in(value)
-    )
+    if any(_is_code(kind) or _is_word(kind) for kind in kinds):
+        return True
+    try:
+        return any(_is_word(text) for text in strings_in(value))
+    except TooMuch:
+        return True
 
 
 def _is_code(value: Any) -> bool:

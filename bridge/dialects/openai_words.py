@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -53,15 +54,24 @@ MAX_FIRST_WORDS = 200
 #: How often a record is searched for another value behind one that cannot be read.
 MAX_UNREADABLE = 16
 
+#: What one record is searched through at most, so that none holds up the others for
+#: longer than some milliseconds: values, choices and tool calls, and strings.
+MAX_ITEMS = 1000
+MAX_STRINGS = 20_000
+
+#: A shorter record cannot have too many values to be made into objects at once.
+LONG_BYTES = 64 * 1024
+
 #: How deep records inside arrays are looked at: ``[[{…}]]`` is one more than needed.
 MAX_ARRAYS = 2
 
 #: Python converts no more digits than 4,300 by default.
 MAX_DIGITS = 1000
 
+_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 _DONE = re.compile(r"(?:data:\s*)*\[DONE\]", re.IGNORECASE)
 _NEXT = re.compile(r"[{\[]")
-_NEXT_LINE = re.compile(r"[\r\n]\s*(?:data:\s*)*(?=[{\[])", re.IGNORECASE)
+_NEXT_LINE = re.compile(r"[\r\n][ \t]*(?:data:[ \t]*)*(?=[{\[])", re.IGNORECASE)
 _REASONING = re.compile(r"reason|think|thought", re.IGNORECASE)
 
 _Leaf = tuple[bool, str] | list[dict[str, Any]]
@@ -75,6 +85,10 @@ def _integer(digits: str) -> int | float:
 
 
 _lenient = json.JSONDecoder(strict=False, parse_int=_integer)
+
+
+class TooMuch(Exception):
+    """A record has more in it than is looked at."""
 
 
 class Done:
@@ -98,6 +112,10 @@ def read_values(data: bytes) -> Iterator[Any]:
     Where the strict parser fails, infinities, raw control characters, halves of
     surrogate pairs, invalid UTF-8, byte order marks and several values are taken.
     """
+    if len(data) > LONG_BYTES and _count_values(data) > MAX_STRINGS:
+        text = data[:MAX_FIRST_WORDS].decode("utf-8", "replace")
+        yield Unreadable(text, f"there are more than {MAX_STRINGS} values in it")
+        return
     try:
         yield _decode_any(data)
         return
@@ -111,13 +129,21 @@ def read_values(data: bytes) -> Iterator[Any]:
     yield from _lenient_values(text)
 
 
+def _count_values(data: bytes) -> int:
+    """About how many values a document has, before they are made."""
+    outside = _STRING.sub(b"", data)
+    return sum(map(outside.count, (b",", b"[", b"{")))
+
+
 def _lenient_values(text: str) -> Iterator[Any]:
     begin = _NEXT.search(text)
     if begin is None:
         yield Unreadable(text, "it is no JSON")
         return
     at, unreadable = begin.start(), 0
-    while at < len(text):
+    for _ in range(MAX_ITEMS):
+        if at >= len(text):
+            return
         if _DONE.match(text, at):
             yield DONE
             return
@@ -138,6 +164,7 @@ def _lenient_values(text: str) -> Iterator[Any]:
             if following is None:
                 return
             at = following.start()
+    yield Unreadable(text[at:], f"there are more than {MAX_ITEMS} values in it")
 
 
 class Words:
@@ -158,7 +185,7 @@ def words_of(message: Any) -> Words:
     """Every word below a ``delta``, ``message`` or ``text``, in the record's order.
 
     Fields that say the same are taken once: vLLM sends the same reasoning under two
-    names, OpenRouter as a string and as an array of details.
+    names, OpenRouter as a string and as an array of details. Raises `TooMuch`.
     """
     words = Words()
     texts: list[str] = []
@@ -175,16 +202,25 @@ def words_of(message: Any) -> Words:
             said = "".join(text for is_thought, text in found if is_thought is thought)
             if said and said not in into:
                 into.append(said)
+    if len(words.calls) > MAX_ITEMS:
+        raise TooMuch(f"there are more than {MAX_ITEMS} tool calls in it")
     words.text = "".join(texts)
     words.reasoning = "".join(reasonings)
     return words
 
 
 def _leaves(name: str, value: Any) -> Iterator[_Leaf]:
-    """The strings below a field, each with whether it is a thought; and tool calls."""
+    """The strings below a field, each with whether it is a thought; and tool calls.
+
+    Raises `TooMuch`.
+    """
+    looked_at = 0
     stack: list[tuple[str, Any, bool]] = [(name, value, False)]
     while stack:
         name, value, thought = stack.pop()
+        looked_at += 1
+        if looked_at > MAX_STRINGS:
+            raise TooMuch(f"there are more than {MAX_STRINGS} values in it")
         key = name.lower()
         thought = thought or _REASONING.search(key) is not None
         if key in NO_WORDS:
@@ -223,7 +259,10 @@ def strings_in(value: Any) -> Iterator[str]:
 
 def has_words(value: Any) -> bool:
     """Whether there is any string below ``value`` that may be a word."""
-    return any(True for _ in strings_in(value))
+    try:
+        return any(True for _ in strings_in(value))
+    except TooMuch:
+        return True
 
 
 def first_words(value: Any) -> str:
@@ -231,8 +270,9 @@ def first_words(value: Any) -> str:
     if isinstance(value, Unreadable):
         return value.text[:MAX_FIRST_WORDS]
     said = ""
-    for text in strings_in(value):
-        said = f"{said} {text[:MAX_FIRST_WORDS]}".strip()
-        if len(said) >= MAX_FIRST_WORDS:
-            break
+    with suppress(TooMuch):
+        for text in strings_in(value):
+            said = f"{said} {text[:MAX_FIRST_WORDS]}".strip()
+            if len(said) >= MAX_FIRST_WORDS:
+                break
     return said[:MAX_FIRST_WORDS]

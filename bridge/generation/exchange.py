@@ -198,7 +198,8 @@ class Exchange:
         limit = self._around.settings.first_token_timeout_s
         try:
             async with asyncio.timeout(limit):
-                return await interruption.race(backend.open(body))
+                opening = backend.open(body, continued=bool(self._prefix))
+                return await interruption.race(opening)
         except TimeoutError:
             backend.failed()
             raise BackendTimeout(

@@ -106,9 +106,9 @@ def test_in_a_pause_a_whole_document_needs_no_line_end() -> None:
 
 def test_a_document_over_the_limit_is_refused_and_released() -> None:
     decoder = DocumentDecoder()
-    line = b'{"a":\n' + b" " * (MAX_DOCUMENT_BYTES // 4) + b"\n"
-    for _ in range(3):
-        decoder.receive_data(line)
+    decoder.receive_data(b'{"a":\n')
+    line = (b" " * 65_535 + b"\n") * (MAX_DOCUMENT_BYTES // 65_536 // 2)
+    decoder.receive_data(line)
     with pytest.raises(BackendProtocolError, match=str(MAX_DOCUMENT_BYTES)):
         decoder.receive_data(line)
     assert repr(decoder).startswith("<DocumentDecoder 0 bytes open")

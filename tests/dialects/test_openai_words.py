@@ -14,6 +14,7 @@ from bridge.decoders.sse import SSEDecoder
 from bridge.dialects import FullText, ReasoningDelta, TextDelta, ToolCallPart
 from bridge.dialects.openai import OpenAIResponse
 from bridge.dialects.openai_words import DONE, Unreadable, has_words, read_values
+from tests.work import Work
 
 
 def choice(value: Any, **fields: Any) -> dict[str, Any]:
@@ -30,8 +31,8 @@ STOP = choice({"delta": {}, "finish_reason": "stop"})
 class Said:
     """What a stream of records says."""
 
-    def __init__(self, *records: Any) -> None:
-        self.response = OpenAIResponse()
+    def __init__(self, *records: Any, think_tags: bool = False) -> None:
+        self.response = OpenAIResponse(think_tags=think_tags)
         self.text = self.reasoning = ""
         self.calls: list[ToolCallPart] = []
         for record in records:
@@ -217,6 +218,25 @@ def test_messages_instead_of_deltas_are_said_as_they_come() -> None:
     assert Said(*records, STOP).text == "ha ha ha."
 
 
+THINKING = "<think>The user greets me.</think>\n\nHello <think> there!"
+
+
+@pytest.mark.parametrize("step", [1, 2, 5, 9, 100])
+def test_thoughts_in_the_text_are_reasoning_where_that_is_asked_for(step: int) -> None:
+    pieces = [THINKING[i : i + step] for i in range(0, len(THINKING), step)]
+    records = [delta(content=piece) for piece in pieces]
+    said = Said(*records, STOP, think_tags=True)
+    assert (said.text, said.reasoning) == (
+        "Hello <think> there!",
+        "The user greets me.",
+    )
+    assert Said(*records, STOP).text == THINKING
+    whole = choice({"delta": {}, "message": {"content": THINKING}})
+    assert Said(*records, whole, STOP, think_tags=True).text == said.text
+    held = Said(delta(content="<thin"), STOP, think_tags=True)
+    assert held.text == "<thin"
+
+
 @pytest.mark.parametrize(
     "call",
     [
@@ -320,6 +340,30 @@ def test_a_value_that_cannot_be_read_ends_where_a_line_begins_another() -> None:
     assert second == {"b": 2}
     hostile = b'{"a":"' + b'\n{"a":"' * 100_000
     assert len(list(read_values(hostile))) < 20
+
+
+@pytest.mark.parametrize(
+    "huge",
+    [
+        b"{}" * 500_000,
+        b"[" + b"{}," * 300_000 + b"{}]",
+        b'{"choices":[' + b"{}," * 300_000 + b"{}]}",
+        b'{"choices":[{"delta":{"content":[' + b'"a",' * 250_000 + b'"a"]}}]}',
+        b'{"choices":[{"delta":{"tool_calls":[' + b'{"id":"a"},' * 90_000 + b"{}]}}]}",
+        b'{"error":[' + b'["",[]],' * 130_000 + b"0]}",
+        b"\n" * 500_000 + b"{" + b"\n" * 500_000,
+        b"data:" * 200_000 + b"{",
+        b'{"said":[' + b'"a",' * 250_000 + b'"a"]}',
+        b'{"choices":[' + b"{}," * 1500 + b"{}]}",
+        b'{"choices":[{"delta":{"tool_calls":[' + b'{"id":"a"},' * 1500 + b"{}]}}]}",
+    ],
+)
+def test_a_huge_record_is_not_searched_through_for_ever(huge: bytes) -> None:
+    response = OpenAIResponse()
+    deltas: list[Any] = []
+    work = Work().count(lambda: deltas.extend(response.receive(Record(huge))))
+    assert work.instructions < 400_000
+    assert response.skipped >= 1 or response.failure is not None
 
 
 @pytest.mark.parametrize("value", [{"id": "x"}, {"a": [1, None]}, [], {"type": "x"}, 5])
