@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from io import StringIO
+from io import SEEK_END, StringIO
 from typing import Any
 
 from bridge.dialects import (
@@ -40,6 +40,13 @@ EVENT_HEAD_BYTES = 1024
 
 #: JSON takes at most so many bytes for a character.
 BYTES_PER_CHARACTER = 6
+
+#: A text that begins with so many of the same characters as what was said says it
+#: again, although not to the letter.
+ALIKE_CHARS = 3
+
+#: White space that a repeated text may lack.
+MAX_SPACE = 200
 
 Append = Callable[[bytes], None]
 
@@ -75,8 +82,9 @@ class Transcript:
         self.text_deltas = 0
         #: Records that could not be read, of the text that stands.
         self.skipped = 0
-        #: Where the answer that is being read begins in the text.
-        self._answer_start = 0
+        #: Where the answer that is being read begins in the text, and how many deltas
+        #: of the text are from before.
+        self._answer_start = self._deltas_before = 0
         #: All deltas that were written by this attempt.
         self.deltas = 0
         #: Told of every token's seq and text.
@@ -112,6 +120,7 @@ class Transcript:
     def begin_answer(self) -> None:
         """A backend is asked: its answer goes on behind the text that stands."""
         self._answer_start = self._text.tell()
+        self._deltas_before = self.text_deltas
 
     def write(self, deltas: Sequence[Delta]) -> None:
         """Number, publish and add up the deltas of one read.
@@ -134,28 +143,51 @@ class Transcript:
             elif type(delta) is ToolCallPart:
                 self._tool(delta)
             elif type(delta) is FullText:
-                self._repeat(delta.text)
+                self._repeat(delta)
         if self._size > self._max_text:
             raise LimitExceeded(
                 f"the answer is longer than {self._max_text} characters"
             )
 
-    def _repeat(self, full: str) -> None:
+    def _repeat(self, full: FullText) -> None:
         """Take what is new of a text that says again what was said."""
-        text = self._text
-        end = text.tell()
-        if len(full) <= end - self._answer_start:
-            text.seek(end - len(full))
-            if text.read() == full:
-                return
-            new = full
-        else:
-            text.seek(self._answer_start)
-            new = full.removeprefix(text.read())
-        self._text.write(new)
-        self._size += len(new)
-        self.text_deltas += 1
-        self._publish_token(new)
+        new = self._new_in(full)
+        if new is None:
+            self.skip(1)
+        elif new:
+            self._text.write(new)
+            self._size += len(new)
+            self.text_deltas += 1
+            self._publish_token(new)
+
+    def _new_in(self, full: FullText) -> str | None:
+        """What of ``full`` was not said; ``None`` where that cannot be told."""
+        text = full.text
+        start = self._answer_start
+        size = self._text.tell() - start
+        # No more of what was said is looked at than ``full`` itself has.
+        said = self._read(start, len(text) + MAX_SPACE)
+        is_all = size <= len(said)
+        if is_all and said.strip() == text.strip():
+            again = full.certain or self.text_deltas - self._deltas_before > 1
+            return "" if again else text
+        if not full.certain:
+            return text
+        if len(text) < size and self._read(start + size - len(text)) == text:
+            return ""
+        for begun in (said, said.strip()):
+            if is_all and text.startswith(begun):
+                return text[len(begun) :]
+        text_begins, said_begins = text.lstrip(), said.lstrip()
+        alike = min(ALIKE_CHARS, len(text_begins), len(said_begins))
+        return None if text_begins[:alike] == said_begins[:alike] else text
+
+    def _read(self, start: int, length: int = -1) -> str:
+        """A part of the text."""
+        self._text.seek(start)
+        part = self._text.read(length)
+        self._text.seek(0, SEEK_END)
+        return part
 
     def _publish_token(self, text: str) -> None:
         for piece in self._split(text):
@@ -252,7 +284,8 @@ class Transcript:
         self._tools.clear()
         self._arguments.clear()
         self._size = 0
-        self.text_deltas = self.skipped = self._answer_start = 0
+        self.text_deltas = self.skipped = 0
+        self._answer_start = self._deltas_before = 0
 
     def handover(self) -> Handover:
         """The event that gives the request back."""

@@ -45,6 +45,16 @@ def request(prompt: str = "hello", **fields: Any) -> Json:
     }
 
 
+def story(tokens: int, prompt: str = "hello", **simulate: Any) -> Json:
+    """The same with an answer that ends by itself, so that a continuation ends there.
+
+    Of ``max_tokens`` a continuation knows only what the backend had reported.
+    """
+    body = request(prompt, simulate={"tokens": tokens, **simulate})
+    del body["max_tokens"]
+    return body
+
+
 class PlainClient:
     """Listens to every event of one prefix from before the first job on."""
 

@@ -226,8 +226,12 @@ def test_unread_records_are_events_and_a_restart_voids_them() -> None:
         (["He", "llo"], "Hello", "Hello"),
         (["He", "llo"], "Hello you", "Hello you"),
         (["He", "llo"], "llo", "Hello"),
+        ([" He", "llo "], "Hello", " Hello "),
+        ([" He", "llo"], "Hello you", " Hello you"),
         (["He"], "Bye", "HeBye"),
         ([], "Hello", "Hello"),
+        (["It "], "safe", "It safe"),
+        (["x" * 5000, "y"], "y", "x" * 5000 + "y"),
     ],
 )
 def test_what_was_said_is_not_said_again(said: list[str], full: str, text: str) -> None:
@@ -235,9 +239,35 @@ def test_what_was_said_is_not_said_again(said: list[str], full: str, text: str) 
     sink.transcript.go_on("Before. ", 1, 0)
     sink.transcript.begin_answer()
     sink.transcript.write([*map(TextDelta, said), FullText(full)])
-    assert sink.transcript.text == f"Before. {text}"
+    sink.transcript.write([TextDelta("!")])
+    assert sink.transcript.text == f"Before. {text}!"
     events = [decode_event(payload) for payload in sink.payloads]
-    assert "".join(e.text for e in events if isinstance(e, Token)) == text
+    assert "".join(e.text for e in events if isinstance(e, Token)) == f"{text}!"
+    assert sink.transcript.skipped == 0
+
+
+def test_a_repetition_that_differs_is_told() -> None:
+    sink = Sink()
+    sink.transcript.write(list(map(TextDelta, ["It ", "safe"])))
+    sink.transcript.write([FullText("It is safe.")])
+    assert (sink.transcript.text, sink.transcript.skipped) == ("It safe", 1)
+
+
+@pytest.mark.parametrize(
+    ("said", "full", "text"),
+    [
+        (["He", "llo"], "Hello", "Hello"),
+        (["ha ", "ha "], "ha ", "ha ha ha "),
+        (["ha "], "ha ", "ha ha "),
+        (["He", "llo"], "Hello you", "HelloHello you"),
+    ],
+)
+def test_what_may_be_a_repetition_is_one_only_to_the_letter(
+    said: list[str], full: str, text: str
+) -> None:
+    sink = Sink()
+    sink.transcript.write([*map(TextDelta, said), FullText(full, certain=False)])
+    assert sink.transcript.text == text
 
 
 @pytest.mark.parametrize("max_payload", [100, 5000, 10_000_000])

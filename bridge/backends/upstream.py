@@ -189,6 +189,7 @@ class Upstream:
                 # could not be read are not.
                 if self.answer.finish_reason is not None and _is_break(failure):
                     failure = None
+                    self._take(self._decoder.receive_eof())
         except GenerationError as error:
             failure = error
         self._end(failure)
@@ -205,6 +206,8 @@ class Upstream:
         if records:
             self._take_safely(records)
         elif self.answer.finish_reason is not None:
+            # What has begun will not be ended: it is told.
+            self._take_safely(self._decoder.receive_eof())
             self._end(None)
             self.abort()
 

@@ -145,11 +145,15 @@ class DocumentDecoder:
 
     def receive_pause(self) -> list[Record]:
         """The body is silent: return the last document, if all of it is here."""
-        line = self._lines.buffered
-        if self._open or not is_document(line):
+        document = b"\n".join([*self._open, self._lines.buffered])
+        if self._error is not None or not is_document(document):
             return []
+        self._lines.take()
+        self._open.clear()
+        records: list[Record] = [Record(document)]
+        self._close(records)
         self.documents += 1
-        return [Record(self._lines.take())]
+        return records
 
     def receive_eof(self) -> list[Record]:
         """Say that the body has ended; return what is left, whole or not.

@@ -17,7 +17,7 @@ from __future__ import annotations
 from enum import Enum
 
 from bridge.decoders import COMMENT, Record
-from bridge.decoders.documents import is_document
+from bridge.decoders.documents import MAX_COUNTED_BYTES, Nesting, is_document
 from bridge.decoders.lines import BOM, MAX_LINE_BYTES, LineSplitter
 from bridge.errors import BackendProtocolError
 
@@ -57,14 +57,17 @@ class SSEDecoder:
 
     __slots__ = (
         "_at_event_start",
+        "_bare_documents",
         "_data",
         "_error",
         "_event",
         "_id",
+        "_is_stream",
         "_known",
         "_line_ends_event",
         "_lines",
         "_max_event_bytes",
+        "_nesting",
         "_short",
         "last_event_id",
         "retry_ms",
@@ -84,8 +87,13 @@ class SSEDecoder:
         self._event = ""
         self._id = ""
         self._error: BackendProtocolError | None = None
+        #: Documents without a field name, and whether there was ever a field.
+        self._bare_documents = 0
+        self._is_stream = False
         #: What the data are, if that was looked at.
         self._known: _State | None = None
+        #: The brackets of data that are open.
+        self._nesting = Nesting()
         #: Whether this backend ends its events with the line.
         self._line_ends_event = False
         #: Nothing is buffered and nothing pending: the short way is open. The very
@@ -102,8 +110,8 @@ class SSEDecoder:
 
     @property
     def whole(self) -> bool:
-        """An event stream is never a single document."""
-        return False
+        """Whether the body was a single document so far, and no event stream at all."""
+        return self._bare_documents == 1 and not self._is_stream
 
     def receive_data(self, data: bytes) -> list[Record]:
         """Take the next bytes, cut anywhere; return the events they complete.
@@ -125,10 +133,11 @@ class SSEDecoder:
     def receive_pause(self) -> list[Record]:
         """The body is silent: return the last event, if all of its data is here."""
         records: list[Record] = []
-        line = self._lines.buffered
-        if is_document(_value(line)):
+        line, data = self._lines.buffered, bytes(self._data)
+        value = _loose_value(line)
+        if is_document(value) or (data and is_document(data + value)):
             self._line(self._lines.take(), records)
-        if self._data and is_document(bytes(self._data)):
+        if is_document(_loose_value(bytes(self._data))):
             self._dispatch(records)
         return records
 
@@ -172,6 +181,7 @@ class SSEDecoder:
             not self._data
             and not self._event
             and self._id == self.last_event_id
+            and not self._bare_documents
             and self._lines.at_line_start
         )
         return records
@@ -180,6 +190,7 @@ class SSEDecoder:
         if not line:
             self._dispatch(records)
         elif line[:5] == _DATA:
+            self._is_stream = True
             self._take_data(line[6:] if line[5:6] == b" " else line[5:], records)
         else:
             self._other_line(line, records)
@@ -200,8 +211,10 @@ class SSEDecoder:
         if self._known is None:
             self._known = _State.OTHER
             if self._data[:1] in _OPENING:
-                whole = is_document(bytes(self._data))
-                self._known = _State.WHOLE if whole else _State.OPEN
+                data = bytes(self._data)
+                self._known = _State.WHOLE if is_document(data) else _State.OPEN
+                self._nesting = Nesting()
+                self._nesting.feed(data[:MAX_COUNTED_BYTES])
         return self._known
 
     def _dispatch(self, records: list[Record]) -> None:
@@ -223,10 +236,12 @@ class SSEDecoder:
         name = name.strip().lower()
         is_open = bool(self._data) and self._state is _State.OPEN
         if name in _FIELDS and (colon or not is_open):
+            self._is_stream = True
             self._field(name, value.removeprefix(b" "), records)
         elif is_open:
             self._continue(line, records)
         elif line.lstrip()[:1] in _OPENING:
+            self._bare_documents += 1
             self._take_data(line.strip(), records)
         elif b"{" in line:
             # A comment, or a field that nobody knows: not to be read, but perhaps the
@@ -238,10 +253,14 @@ class SSEDecoder:
         """A document is not closed: the line is its next one, or begins another."""
         if line[:1] in _OPENING and is_document(line):
             self._dispatch(records)
+            self._bare_documents += 1
             self._take_data(line, records)
         else:
             self._data += line
             self._data.append(_LF)
+            self._nesting.feed(line)
+            if self._nesting.closed:
+                self._dispatch(records)
 
     def _field(self, name: bytes, value: bytes, records: list[Record]) -> None:
         if name == b"data":
@@ -266,8 +285,11 @@ class SSEDecoder:
         return records
 
 
-def _value(line: bytes) -> bytes:
-    """The value of a line of data, or the line itself where it has no field name."""
-    if line[:5] != _DATA:
-        return line
-    return line[6:] if line[5:6] == b" " else line[5:]
+def _loose_value(line: bytes) -> bytes:
+    """The value of a line of data, whatever its name looks like; or the line itself."""
+    while True:
+        line = line.lstrip(BOM).strip()
+        name, colon, value = line.partition(b":")
+        if not colon or name.strip().lower() != b"data":
+            return line
+        line = value

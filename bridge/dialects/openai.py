@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from enum import Enum
 from typing import Any
 
 import msgspec
@@ -52,7 +53,7 @@ from bridge.dialects.openai_words import (
     read_values,
     words_of,
 )
-from bridge.dialects.tool_calls import ToolCalls
+from bridge.dialects.tool_calls import ToolCalls, unknown_fields
 from bridge.errors import (
     BackendProtocolError,
     BackendReportedError,
@@ -93,6 +94,14 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 _CHOICE_NAMES = ("delta", "message", "text")
 
 
+class Recap(Enum):
+    """Whether a message says again what deltas said."""
+
+    NONE = "none"
+    POSSIBLE = "possible"  # it comes behind deltas
+    CERTAIN = "certain"  # it stands beside a delta
+
+
 class OpenAIResponse:
     """Reads one response. Not for concurrent use.
 
@@ -112,6 +121,7 @@ class OpenAIResponse:
     """
 
     __slots__ = (
+        "_by_message",
         "_calls",
         "_choice",
         "_fail_unreadable",
@@ -148,6 +158,8 @@ class OpenAIResponse:
         #: The first half of a surrogate pair, by what it belongs to.
         self._halves: dict[str, str] = {}
         self._reasoned = False
+        #: Whether messages bring the text, instead of deltas.
+        self._by_message = False
         self._meaningless = ""
         self._splitter = ThoughtSplitter() if think_tags else None
         #: Whether a token may take the short way.
@@ -184,9 +196,9 @@ class OpenAIResponse:
         ):
             return self._receive_other(record)
         if choice.finish_reason or choice.native_finish_reason or chunk.usage:
-            self._take_notes(chunk, choice)
             if self._calls.begun:
                 return self._receive_other(record)
+            self._take_notes(chunk, choice)
         if content:
             self.said = True
             return (TextDelta(content),)
@@ -337,25 +349,30 @@ class OpenAIResponse:
                 self._fail(error)
         self._take_reason(choice.get("finish_reason"))
         self._take_reason(choice.get("native_finish_reason"), native=True)
-        if self.finish_reason is not None:
-            self._add(deltas, self._calls.flush())
         return words or (self.notes, self.skipped) != before
 
     def _take_words(self, choice: dict[str, Any], deltas: list[Delta]) -> bool:
         """Take what a choice says, each thing once; whether there is any."""
-        recap = choice.get("delta") is not None
+        recap = Recap.NONE
+        if choice.get("delta") is not None:
+            recap = Recap.CERTAIN
+        elif self.said and not self._by_message:
+            recap = Recap.POSSIBLE
         said = words_of(_without_errors(choice.get("delta")))
         whole = words_of(_without_errors(choice.get("message")))
         beside = words_of(choice.get("text")).text
-        self._take_reasoning(said, whole, recap=recap, deltas=deltas)
+        self._take_reasoning(said, whole, recap, deltas)
         self._take_text(said.text, deltas)
         if whole.text != said.text:
-            self._take_text(whole.text, deltas, recap=recap)
+            self._take_text(whole.text, deltas, recap)
+        self._by_message = self._by_message or (
+            bool(whole.text) and recap is Recap.NONE
+        )
         if beside not in (said.text, whole.text):
             self._take_text(beside, deltas)
-        for calls, again in ((said.calls, False), (whole.calls, recap)):
+        for calls, again in ((said.calls, Recap.NONE), (whole.calls, recap)):
             for position, call in enumerate(calls):
-                if not (again and self._calls.knows(call.get("id"))):
+                if not (again is not Recap.NONE and self._calls.knows(call.get("id"))):
                     self._take_call(call, position, deltas)
         return bool(said or whole or beside)
 
@@ -366,12 +383,15 @@ class OpenAIResponse:
             self._add(deltas, self._calls.receive(call, position))
         except ValueError as error:
             self._skip(call, str(error), 0)
+        unknown = unknown_fields(call)
+        if has_words(unknown):
+            self._skip(unknown, "a tool call has unknown fields", 0)
 
     def _take_reasoning(
-        self, said: Words, whole: Words, *, recap: bool, deltas: list[Delta]
+        self, said: Words, whole: Words, recap: Recap, deltas: list[Delta]
     ) -> None:
         text = said.reasoning
-        if not text and not (recap and self._reasoned):
+        if not text and not (recap is not Recap.NONE and self._reasoned):
             text = whole.reasoning
         text = self._joined("reasoning", text)
         if text:
@@ -379,14 +399,15 @@ class OpenAIResponse:
             self._add(deltas, [ReasoningDelta(text)])
 
     def _take_text(
-        self, text: str, deltas: list[Delta], *, recap: bool = False
+        self, text: str, deltas: list[Delta], recap: Recap = Recap.NONE
     ) -> None:
-        if recap:
+        if recap is not Recap.NONE:
             text = _well_formed(text)
             if self._splitter is not None:
                 text = _without_thoughts(text)
             if text:
-                self._add(deltas, [FullText(text)])
+                certain = recap is Recap.CERTAIN
+                self._add(deltas, [FullText(text, certain=certain)])
             return
         text = self._joined("text", text)
         if text and self._splitter is not None:

@@ -52,7 +52,7 @@ ERROR_NAME = re.compile(
 
 #: Plain text that is no JSON, and reports an error.
 _ERROR_TEXT = re.compile(
-    r"\W{0,3}(?:internal |server )?(?:error|exception)\b", re.IGNORECASE
+    r"[^\w{]{0,3}(?:internal |server )?(?:error|exception)\b", re.IGNORECASE
 )
 
 #: What says that there is no error, although the field is there.

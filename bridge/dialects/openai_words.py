@@ -69,6 +69,8 @@ MAX_ARRAYS = 2
 MAX_DIGITS = 1000
 
 _STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_WORD = re.compile(r"[^\W_]")
+_LABEL = re.compile(r"\s*(?:data:\s*)*", re.IGNORECASE)
 _DONE = re.compile(r"(?:data:\s*)*\[DONE\]", re.IGNORECASE)
 _NEXT = re.compile(r"[{\[]")
 _NEXT_LINE = re.compile(r"[\r\n][ \t]*(?:data:[ \t]*)*(?=[{\[])", re.IGNORECASE)
@@ -123,7 +125,7 @@ def read_values(data: bytes) -> Iterator[Any]:
         text = data.decode("utf-8", "replace").strip(" \t\r\n\0\ufeff")
     if not text:
         return
-    if _DONE.fullmatch(text):
+    if _DONE.fullmatch(text) or text == "[DONE":
         yield DONE
         return
     yield from _lenient_values(text)
@@ -140,10 +142,10 @@ def _lenient_values(text: str) -> Iterator[Any]:
     if begin is None:
         yield Unreadable(text, "it is no JSON")
         return
-    at, unreadable = begin.start(), 0
+    at, end, unreadable = begin.start(), 0, 0
     for _ in range(MAX_ITEMS):
-        if at >= len(text):
-            return
+        if _WORD.search(_LABEL.sub("", text[end:at])):
+            yield Unreadable(text[end:at], "it is no JSON")
         if _DONE.match(text, at):
             yield DONE
             return
@@ -152,18 +154,20 @@ def _lenient_values(text: str) -> Iterator[Any]:
         except (ValueError, RecursionError) as error:
             # What cannot be read ends where a line begins another value.
             reason = error.msg if isinstance(error, json.JSONDecodeError) else "depth"
-            yield Unreadable(text if at == begin.start() else text[at:], reason)
+            yield Unreadable(text[at:], reason)
             unreadable += 1
             found = _NEXT_LINE.search(text, at)
             if found is None or unreadable == MAX_UNREADABLE:
                 return
-            at = found.end()
+            at = end = found.end()
         else:
             yield value
             following = _NEXT.search(text, end)
+            at = following.start() if following is not None else len(text)
             if following is None:
+                if _WORD.search(text, end):
+                    yield Unreadable(text[end:], "it is no JSON")
                 return
-            at = following.start()
     yield Unreadable(text[at:], f"there are more than {MAX_ITEMS} values in it")
 
 

@@ -17,6 +17,7 @@ from bridge.dialects import ToolCallPart
 
 #: Where servers put the arguments of a call, its own fields in this order.
 _ARGUMENTS = ("arguments", "input", "parameters")
+_KNOWN = frozenset({"id", "call_id", "index", "name", "type", *_ARGUMENTS})
 
 
 class _Call:
@@ -145,14 +146,24 @@ def _piece(call: _Call, arguments: str | None) -> ToolCallPart:
 
 
 def calls_in(value: Any) -> list[dict[str, Any]]:
-    """The calls in what should be an array of them, and may be one, or a table."""
-    if isinstance(value, list):
-        return [call for call in value if isinstance(call, dict)]
-    if not isinstance(value, dict):
-        return []
-    if {"function", "custom", "name", "id", *_ARGUMENTS} & value.keys():
-        return [value]
-    return [call for call in value.values() if isinstance(call, dict)]
+    """The calls in what should be an array of them, and may be one, or a table.
+
+    What is none is one of unknown fields.
+    """
+    if isinstance(value, dict):
+        is_call = {"function", "custom", "name", "id", *_ARGUMENTS} & value.keys()
+        value = [value] if is_call else list(value.values())
+    elif not isinstance(value, list):
+        value = [value]
+    return [call if isinstance(call, dict) else {"": call} for call in value if call]
+
+
+def unknown_fields(call: dict[str, Any]) -> list[Any]:
+    """The values of a call's fields that are not read."""
+    function = _function_of(call)
+    fields = [*call.items(), *(function.items() if function is not call else ())]
+    known = _KNOWN if function is call else _KNOWN | {"function", "custom"}
+    return [{name: value} for name, value in fields if name not in known]
 
 
 def _function_of(piece: dict[str, Any]) -> dict[str, Any]:

@@ -102,6 +102,10 @@ def test_in_a_pause_a_whole_document_needs_no_line_end() -> None:
     assert decoder.receive_pause() == [Record(b'{"a":1}')]
     assert decoder.receive_data(b'\n{"b":2}\n') == [Record(b'{"b":2}')]
     assert decoder.receive_pause() == decoder.receive_eof() == []
+    assert decoder.receive_data(b'{\n "a":1\n') == decoder.receive_pause() == []
+    assert decoder.receive_data(b"}") == []
+    assert decoder.receive_pause() == [Record(b'{\n "a":1\n}')]
+    assert decoder.receive_data(b"\n{}\n") == [Record(b"{}")]
 
 
 def test_a_document_over_the_limit_is_refused_and_released() -> None:

@@ -94,6 +94,10 @@ def after_a_comment(body: bytes) -> Iterable[list[bytes]]:
             [Record(b'{\n  "data": [\n    {}\n  ]\n}'), Record(b"1")],
         ),
         (b'data: {\ndata: "a":1}\n\n', [Record(b'{\n"a":1}')]),
+        (
+            b'{\n "a": [\n  {}]\n}\n{\n "b": 2\n}\n',
+            [Record(b'{\n "a": [\n  {}]\n}'), Record(b'{\n "b": 2\n}')],
+        ),
         # One that is cut by a line end goes on, and ends where another one begins.
         (b'data: {"a\nb":1}\n\n', [Record(b'{"a\nb":1}')]),
         (b'data: {"a":\n{"b":2}\n\n', [Record(b'{"a":'), Record(b'{"b":2}')]),
@@ -186,7 +190,19 @@ def test_the_last_event_id_is_that_of_the_last_dispatch() -> None:
 
 
 def test_in_a_pause_a_whole_event_needs_no_blank_line() -> None:
-    for body in (b'data: {"a":1}\n', b'data: {"a":1}', b'{"a":1}', b"data: [DONE]"):
+    for body in (
+        b'data: {"a":1}\n',
+        b'data: {"a":1}',
+        b'{"a":1}',
+        b'{\n"a":1\n}',
+        b"data: [DONE]",
+        b'Data: {"a":1}',
+        b' data:{"a":1}',
+        b'data: data: {"a":1}',
+        b'\xef\xbb\xbfdata: {"a":1}',
+        b'data: \xef\xbb\xbf{"a":1}\n',
+        b'data: {\ndata: "a":1\ndata: }',
+    ):
         decoder = SSEDecoder()
         assert decoder.receive_data(b"data: 0\n\n" + body) == [Record(b"0")]
         assert len(decoder.receive_pause()) == 1
@@ -258,3 +274,21 @@ def test_data_cut_into_lines_is_no_way_around_the_limit() -> None:
         feed(decoder, reads, [])
     assert 1000 - len(list(reads)) <= MAX_EVENT_BYTES // 4000 + 1
     assert "<SSEDecoder 0 bytes of data" in repr(decoder)
+
+
+@pytest.mark.parametrize(
+    ("body", "whole"),
+    [
+        (b'{"a":1}', True),
+        (b'\n{\n"a":1\n}\n\n', True),
+        (b'{"a":1}\n{"b":2}\n', False),
+        (b'data: {"a":1}\n\n', False),
+        (b'{"a":1}\n\ndata: {"b":2}\n\n', False),
+        (b"", False),
+    ],
+)
+def test_a_lone_document_is_told_from_a_stream(body: bytes, whole: bool) -> None:
+    for pieces in cuts(body):
+        decoder = SSEDecoder()
+        decode(pieces, decoder)
+        assert decoder.whole is whole

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from bridge.dialects import ToolCallPart
-from bridge.dialects.tool_calls import ToolCalls, calls_in
+from bridge.dialects.tool_calls import ToolCalls, calls_in, unknown_fields
 
 
 def call(id: Any = None, name: Any = None, arguments: Any = None, **rest: Any) -> Any:
@@ -152,11 +152,11 @@ def test_calls_are_put_together(arrays: list[list[Any]], calls: list[Any]) -> No
 @pytest.mark.parametrize(
     ("value", "calls"),
     [
-        ([{"id": "a"}, "x", None], [{"id": "a"}]),
+        ([{"id": "a"}, "x", None], [{"id": "a"}, {"": "x"}]),
         ({"id": "a"}, [{"id": "a"}]),
         ({"name": "f", "arguments": "{}"}, [{"name": "f", "arguments": "{}"}]),
         ({"0": {"id": "a"}, "1": {"id": "b"}}, [{"id": "a"}, {"id": "b"}]),
-        ("x", []),
+        ("x", [{"": "x"}]),
         (None, []),
     ],
 )
@@ -169,3 +169,17 @@ def test_an_id_is_known_once_its_call_has_begun() -> None:
     calls.receive(call("a", "f", "{}"), 0)
     assert calls.begun
     assert [calls.knows(id) for id in ("a", "b", None)] == [True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("piece", "unknown"),
+    [
+        (call("a", "f", "{}", index=0), []),
+        ({"id": "a", "name": "f", "input": {"x": "y"}}, []),
+        ({"id": "a", "functioo": {"name": "f"}}, [{"functioo": {"name": "f"}}]),
+        ({"function": {"name": "f", "argumentz": "{}"}}, [{"argumentz": "{}"}]),
+        ({"": "words"}, [{"": "words"}]),
+    ],
+)
+def test_fields_that_are_not_read_are_told(piece: Any, unknown: list[Any]) -> None:
+    assert unknown_fields(piece) == unknown

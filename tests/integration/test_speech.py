@@ -22,6 +22,7 @@ from tests.plain_client import (
     assert_whole,
     plain_client,
     request,
+    story,
     text_of,
 )
 from tests.replicas import (
@@ -205,7 +206,7 @@ async def test_a_request_that_never_started(
 async def test_a_takeover_cuts_on_where_the_stored_segments_end(
     bus: PlainClient, services: list[Service], listener: Listener
 ) -> None:
-    body = request(max_tokens=300)
+    body = story(300)
     await bus.submit("one", body, speech=True)
     await listener.segments("one", 3)
     owner(services).stop()
@@ -225,7 +226,7 @@ async def test_segments_are_the_same_as_undisturbed(
     bus: PlainClient, services: list[Service], listener: Listener
 ) -> None:
     """With a pause that is longer than the takeover, the cuts are the text's own."""
-    body = request(max_tokens=300)
+    body = story(300)
     options = {"flush_after_ms": 60_000}
     await bus.submit("calm", body, speech=options)
     await bus.submit("one", body, speech=options)
@@ -248,7 +249,7 @@ async def test_a_handover(
     async with plain_client(nats_server.url, prefix) as bus:
         listener = Listener(bus)
         await listener.listen()
-        body = request(max_tokens=300)
+        body = story(300)
         async with replicas(
             nats_server.url, simulator.url, prefix, count=2, **settings
         ) as services:
@@ -283,7 +284,7 @@ async def test_a_restart_voids_what_was_said(
 async def test_a_backend_that_breaks_off_and_is_continued(
     bus: PlainClient, listener: Listener
 ) -> None:
-    body = request(max_tokens=200, simulate={"reset_after": 70, "times": 1})
+    body = story(200, reset_after=70, times=1)
     await bus.submit("one", body, speech=True)
     speech = await ended(bus, "one", "end")
     (resumed,) = [e for e in speech if e["type"] == "resumed"]
