@@ -94,6 +94,8 @@ class Verdict:
     #: The arguments of all calls, piece by piece, where only they are compared.
     arguments: list[str] = field(default_factory=list)
     loose_arguments: bool = False
+    #: A damaged record may say again what others said.
+    recapped: bool = False
 
 
 BACKEND_PROTOCOL = frozenset({"backend_protocol"})
@@ -137,10 +139,10 @@ def expected(
     failures: list[Verdict] = []
     ended = False
     for record in records:
-        if fail and record.unreadable:
+        if fail and (record.unreadable or record.may_tell):
             failures.append(_failed(verdict, BACKEND_PROTOCOL))
             failures[-1].at_most_skipped = None
-            if not record.speaks:
+            if record.unreadable and not record.speaks:
                 return failures
         _take(record, verdict, calls)
         if record.error is not None:

@@ -99,6 +99,8 @@ def stream_of(seed: int, style: str | None = None) -> Stream:
     draft.framing = Framing.any(rng, whole=draft.whole)
     roll = rng.random()
     draft.cut = roll < 0.12 and not draft.whole
+    if draft.cut:
+        draft.framing.glued = 0.0  # one of two in a line does not arrive by itself
     draft.damage = rng.choice([1, 1, 1, 2, 5]) if roll > 0.85 else 0
     if draft.damage:
         draft.tags.append("damaged")
@@ -211,11 +213,12 @@ def _junk_records(draft: Draft) -> None:
 def _destroyed(draft: Draft) -> None:
     """A record is cut in its JSON, which another one follows."""
     rng = draft.rng
-    positions = draft.word_records()
+    records = draft.records
+    positions = [n for n in draft.word_records() if records.count(records[n]) == 1]
     if not positions:
         return
     at = rng.choice(positions)
-    record = draft.records[at]
+    record = records[at]
     data = _json(record)
     cut = data[: rng.randrange(1, len(data))]
     draft.records[at] = Record(Bits(cut), record.says, unreadable=True)
@@ -374,7 +377,7 @@ def finish(draft: Draft, seed: int, name: str) -> Stream:
         verdicts = _cut_short(draft, rng, frames, end)
     else:
         verdicts = _verdicts(draft, [f.record for f in frames if f.record], end)
-        if rng.random() < 0.3:
+        if rng.random() < 0.3 and end != "pings":
             _leave_off_the_end(frames)
     body = b"".join(joined(frame.parts) for frame in frames)
     reads = [(0.0, body)] if draft.at_once else _reads(draft, rng, body)
@@ -435,6 +438,9 @@ def _damage(draft: Draft, rng: Rng, frames: list[Frame]) -> Verdict:
             hit = number in damaged
             for kind, text in record.says:
                 verdict.pieces.append(Piece(kind, text.strip(_HALVES), hit))
+            # What a message without a delta repeats is not known to be a repetition.
+            repeats = b'"message"' in joined(frame.parts)
+            verdict.recapped |= repeats and (hit or draft.style.name != "perplexity")
             verdict.arguments += [piece.arguments for piece in record.calls]
             verdict.loose_arguments |= hit and bool(record.calls)
     return verdict
@@ -469,25 +475,30 @@ def _cut_short(
 
 
 def _reads(draft: Draft, rng: Rng, body: bytes) -> list[tuple[float, bytes]]:
-    way = rng.randrange(4)
+    reads = cut_into_reads(rng, body)
+    if draft.hurried or not reads:
+        return reads
+    gaps = [0.0] * len(reads)
+    for gap in (1.3, 0.5):  # together less than what ends an answer
+        gaps[rng.randrange(len(gaps))] += gap
+    gaps[0] += rng.choice([0.0, 20.0])
+    return [(gap, data) for gap, (_, data) in zip(gaps, reads, strict=True)]
+
+
+def cut_into_reads(rng: Rng, body: bytes) -> list[tuple[float, bytes]]:
+    """A body in reads that come at once: whole, byte by byte, or cut anywhere."""
+    way = rng.randrange(5)
     if way == 0 or not body:
-        pieces = [body] if body else []
-    elif way == 1 and len(body) < 3000:
+        pieces = [body]
+    elif way == 1 and len(body) < 1500:
         pieces = [body[at : at + 1] for at in range(len(body))]
     else:
-        mean = rng.choice([10, 60, 200, 1000])
+        mean = rng.choice([20, 60, 200, 1000])
         ends = sorted(rng.sample(range(1, len(body) + 1), len(body) // mean + 1))
         pieces = [
             body[a:b] for a, b in zip([0, *ends], [*ends, len(body)], strict=True)
         ]
-    pieces = [piece for piece in pieces if piece]
-    if draft.hurried or not pieces:
-        return [(0.0, piece) for piece in pieces]
-    gaps = [0.0] * len(pieces)
-    for gap in (1.3, 0.5):  # together less than what ends an answer
-        gaps[rng.randrange(len(gaps))] += gap
-    gaps[0] += rng.choice([0.0, 20.0])
-    return list(zip(gaps, pieces, strict=True))
+    return [(0.0, piece) for piece in pieces if piece]
 
 
 def simpler(stream: Stream) -> Iterator[Stream]:

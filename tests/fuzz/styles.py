@@ -334,8 +334,8 @@ def _message_of(value: Value) -> dict[str, Value] | None:
 class _Call:
     def __init__(self, rng: Rng, speaker: Speaker, key: int) -> None:
         self.key = key
-        self.id = "call_" + speaker.name() + "i" * rng.choice([0, 0, 0, 300])
-        self.name = "get_" + speaker.name() + "n" * rng.choice([0, 0, 0, 280])
+        self.id = "call_" + speaker.name() + "i" * rng.choice([0] * 9 + [300])
+        self.name = "get_" + speaker.name() + "n" * rng.choice([0] * 9 + [280])
         fields = {speaker.name(): speaker.word() for _ in range(rng.randrange(3))}
         self.object: dict[str, Value] = {**fields, "n": rng.choice([1, None, [{}], ""])}
         self.arguments = json.dumps(self.object, ensure_ascii=rng.random() < 0.5)
