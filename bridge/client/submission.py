@@ -19,6 +19,7 @@ from bridge.errors import (
     ConnectionLost,
     JobRefused,
     JobTooLarge,
+    NotPermitted,
     QueueFull,
     StreamUnavailable,
     UnknownLane,
@@ -93,6 +94,11 @@ async def submit_job(
                     "bridge's lanes, and has a bridge with this prefix ever run? "
                     "tokenbridge check tells"
                 ) from error
+        except NotPermitted as error:
+            raise JobRefused(
+                f"job {job.id} was not taken: this NATS user may not publish to "
+                f"{subject}, or not hear the answer; the server said: {error}"
+            ) from error
         except ConnectionLost as error:
             reason = error
         if loop.time() - begun_at + delay > timeout_s:
