@@ -221,7 +221,7 @@ class Client:
         async def submit() -> bool:
             had_it = await self._submit(link, tenant, lane, job)
             # An id of the caller's own may have been served long ago.
-            attachment.feed.due = id is not None
+            attachment.feed.due |= id is not None
             return had_it
 
         return Stream(

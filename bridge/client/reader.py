@@ -488,7 +488,10 @@ class Reader:
     def _missed(self, tries: _Tries, error: Exception) -> None:
         now = _now()
         later = now + max(self._back_off(), AGAIN_UNANSWERED_S)
-        self._empty_since = self._hole_since = None
+        if tries is self._reads:
+            self._hole_since = None
+        else:
+            self._empty_since = None
         if self._cell.connection.connected:
             refusal = str(error) if isinstance(error, NotPermitted) else None
             tries.missed(now, self._feed.refusal or refusal)

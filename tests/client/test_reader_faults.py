@@ -464,6 +464,7 @@ async def test_a_log_that_was_read_and_is_empty(
     cell.wipe()
     if gone:
         cell.error = StreamUnavailable("stream not found", gone=True)
+    cell.feed.reconnected()
     async with silence(cell):
         with pytest.raises(RequestLost, match=r"read up to seq 4.*LLM_JOBS"):
             await some_of(reader, 1)
