@@ -203,6 +203,18 @@ class Position:
         self.seq = event.seq
         return DELIVER
 
+    def may_enter(self, event: AnyEvent) -> bool:
+        """Whether a live event opens a later attempt, and nothing before it is missing.
+
+        The log alone tells whether it stands; see `enter_unconfirmed`.
+        """
+        later = event.attempt > self.attempt > 0
+        return later and event.seq <= self.seq + 1 and _opens(event)
+
+    def enter_unconfirmed(self, event: AnyEvent) -> Ruling:
+        """Enter an attempt that `may_enter` allows, for a reader without a log."""
+        return self._take(event)
+
     def _resumes(self, event: Started | Resumed) -> Ruling:
         """A failed backend is continued live; a claim comes from the log."""
         if isinstance(event, Started) or _opens(event):
@@ -254,14 +266,19 @@ class Position:
             return self._before(event)
         if not self._follows(event):
             return HOLE
-        stands = min(self.seq, seq - 1)
+        ruling = self._take(event)
+        self._confirm(event)
+        return ruling
+
+    def _take(self, event: AnyEvent) -> Ruling:
+        """Go on with ``event``, whatever was delivered from its place on."""
+        stands = min(self.seq, event.seq - 1)
         if isinstance(event, Resumed):
             stands = min(stands, event.after)
         void = stands < self.seq
         if void:
-            self._cut(seq - 1)
+            self._cut(event.seq - 1)
         self._move(event)
-        self._confirm(event)
         return _truncating(stands) if void else DELIVER
 
     def tip(self, event: AnyEvent) -> Ruling:

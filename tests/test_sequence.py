@@ -546,6 +546,21 @@ def test_an_end_without_a_log_is_taken_where_it_fits() -> None:
     assert position.seq == 3
 
 
+def test_a_later_attempt_is_entered_without_a_log_where_nothing_is_missing() -> None:
+    position = Position()
+    assert not position.may_enter(resumed(1, 2))
+    for event in (started(), token(2), token(3)):
+        position.live(event)
+    assert not position.may_enter(token(4, 2))
+    assert not position.may_enter(resumed(5, 2))
+    assert not position.may_enter(resumed(4, 1))
+    assert position.may_enter(resumed(4, 2))
+    assert position.may_enter(resumed(3, 2))
+    assert position.enter_unconfirmed(resumed(3, 2)) == Ruling(Verdict.DELIVER, 2)
+    assert position.live(token(4, 2)) == DELIVER
+    assert position.enter_unconfirmed(resumed(5, 3)) == DELIVER
+
+
 class Holed(Reader):
     """Reads a log that may lack events, and may be replaced; as the SDK does."""
 

@@ -48,6 +48,9 @@ AGAIN_UNANSWERED_S = 0.05
 #: that the server refused show that this user may not read the log.
 UNANSWERED = 3
 
+#: Live events of a later attempt that are kept until the log was asked for it.
+HELD_MESSAGES = 4096
+
 #: A hole beside a log that may not be read is given so long to be filled by live, in s.
 REFUSED_S = 1.0
 
@@ -153,6 +156,10 @@ class Reader:
         self._wanted: tuple[int, int] | None = None
         #: A terminal event that live has shown.
         self._ending: AnyEvent | None = None
+        #: The opening of a later attempt that live has shown, and what came behind it:
+        #: all there is to go on with where the log may not be read.
+        self._held: deque[AnyEvent] = deque()
+        self._without = False
         self._read_at = self._look_at = NEVER
         self._again_s = AGAIN_FIRST_S
         self._empty_since: float | None = None
@@ -181,7 +188,7 @@ class Reader:
 
     def take(self) -> AnyEvent | None:
         """The next event, if live has brought it already: the short way."""
-        if self._page or self._reading:
+        if self._page or self._reading or self._without:
             return None
         feed, position = self._feed, self.position
         while feed.queue:
@@ -238,10 +245,18 @@ class Reader:
             self._look_at = _now()
             return True
         self._want(event)
+        self._hold(event)
         if self._read_at != NEVER:
             return False  # asked already, and not answered as far as this
         self._read_at = _now()
         return True
+
+    def _hold(self, event: AnyEvent) -> None:
+        if not self._held and not self.position.may_enter(event):
+            return
+        self._held.append(event)
+        if len(self._held) > HELD_MESSAGES:
+            self._held.clear()
 
     def _want(self, event: AnyEvent) -> None:
         wanted = (event.attempt, event.seq)
@@ -277,6 +292,7 @@ class Reader:
             self._read_at = _now() + self._back_off()
         else:
             self._wanted = None
+            self._held.clear()
             self._read_at = NEVER
             self._again_s = AGAIN_FIRST_S
 
@@ -432,7 +448,7 @@ class Reader:
     # A log that cannot be read
 
     def _without_log(self) -> AnyEvent | None:
-        """The end that live has shown, where the log cannot be asked for it.
+        """What live has shown, where the log cannot be asked for it.
 
         Raises `NotPermitted` where live alone will not do.
         """
@@ -440,6 +456,9 @@ class Reader:
         if not (reads.failed or looks.failed):
             return None
         now, end = _now(), self._ending
+        event = self._from_held() if reads.refused_for(now) else None
+        if event is not None:
+            return event
         hopeless = all(tries.hopeless(now, UNCONFIRMED_S) for tries in (reads, looks))
         if end is not None and hopeless and self.position.end_unconfirmed(end):
             self.confirmed, self.truncated_to = False, None
@@ -448,6 +467,28 @@ class Reader:
             raise self._not_permitted(reads)
         if self._missing and reads.refused_for(now) >= REFUSED_S:
             raise self._not_permitted(reads)
+        return None
+
+    def _from_held(self) -> AnyEvent | None:
+        """Go on in a later attempt that live alone has shown."""
+        held, position = self._held, self.position
+        while held:
+            # What comes live waits until all of it is through.
+            self._without = True
+            event = held.popleft()
+            if position.may_enter(event):
+                ruling = position.enter_unconfirmed(event)
+            else:
+                ruling = position.live(event)
+            if ruling.verdict is Verdict.DELIVER:
+                self.truncated_to = ruling.truncate
+                return event
+            if ruling.verdict is Verdict.HOLE:
+                held.clear()
+                self._want(event)
+        if self._without and not self._missing:
+            self._wanted, self._read_at = None, NEVER
+        self._without = False
         return None
 
     @property
@@ -498,7 +539,7 @@ class Reader:
             self._complain(tries, error)
         else:
             tries.answered()  # an outage says nothing of what comes after it
-        needed = self._wanted is not None or self._ending is not None
+        needed = self._missing or self._ending is not None
         if tries.refusal is not None and not needed and self._feed.deaf is None:
             later = NEVER  # the next silence asks again
         if tries is self._reads:

@@ -531,6 +531,40 @@ async def test_a_hole_that_may_not_be_filled(cell: FakeCell, author: Author) -> 
         await some_of(reader, 1)
 
 
+async def test_a_takeover_is_followed_by_live_alone(
+    cell: FakeCell, author: Author
+) -> None:
+    cell.refuses = BOTH
+    first = [author.started(), *author.tokens(3)]
+    second = [author.resumed(after=3), *author.tokens(3)]
+    third = [author.resumed("restart"), *author.tokens(2), author.completed()]
+    reader = open_reader(cell)
+    cell.show(*first)
+    assert await some_of(reader, 4) == first
+    reading = asyncio.ensure_future(rest_of(reader))
+    await asyncio.sleep(0)
+    cell.show(*second[:2])
+    for event in (*second[2:], *third):
+        await asyncio.sleep(0.02)
+        cell.show(event)
+    assert await reading == [*second, *third]
+    assert not reader.confirmed
+
+
+async def test_a_takeover_behind_a_hole_is_not_followed(
+    cell: FakeCell, author: Author
+) -> None:
+    cell.refuses = BOTH
+    first = [author.started(), *author.tokens(3)]
+    second = [author.resumed(), *author.tokens(3), author.completed()]
+    for shown in ([*first, *second[1:]], [*first[:2], *second]):
+        cell.feed = Feed()
+        reader = open_reader(cell)
+        cell.show(*shown)
+        with pytest.raises(NotPermitted):
+            await rest_of(reader)
+
+
 async def test_a_hole_that_live_fills_needs_no_right(
     cell: FakeCell, author: Author
 ) -> None:
