@@ -28,7 +28,7 @@ from bridge.errors import (
     StreamUnavailable,
 )
 from bridge.events import AnyEvent, Started, decode_event
-from bridge.sequence import DROP, HOLE, Position, Ruling, Verdict
+from bridge.sequence import DELIVER, DROP, HOLE, Position, Ruling, Verdict
 
 log = logging.getLogger(__name__)
 
@@ -192,11 +192,16 @@ class Reader:
             return None
         feed, position = self._feed, self.position
         while feed.queue:
-            event = self._decode(feed.pop())
-            if event is None:
+            try:
+                event = decode_event(feed.pop())
+            except msgspec.DecodeError:
+                self._ignore()
+                continue
+            if event.id != self._id:
+                self._ignore()
                 continue
             ruling = position.live(event)
-            if ruling.verdict is Verdict.DELIVER:
+            if ruling is DELIVER or ruling.verdict is Verdict.DELIVER:
                 self.truncated_to = ruling.truncate
                 if event.seq == 1:
                     self._heed(event)
@@ -205,18 +210,15 @@ class Reader:
                 return None
         return None
 
-    def _decode(self, data: bytes) -> AnyEvent | None:
-        """The event, or None for what is none of this request's."""
-        event = self._event(data)
-        if event is None:
-            self.ignored += 1
-            if self.ignored == 1:
-                log.warning(
-                    "a message on the subject of request %s is no event of it, and was "
-                    "passed over",
-                    self._id,
-                )
-        return event
+    def _ignore(self) -> None:
+        """Count a message that is no event of this request."""
+        self.ignored += 1
+        if self.ignored == 1:
+            log.warning(
+                "a message on the subject of request %s is no event of it, and was "
+                "passed over",
+                self._id,
+            )
 
     def _event(self, data: bytes) -> AnyEvent | None:
         try:
@@ -265,7 +267,9 @@ class Reader:
     def _from_page(self) -> AnyEvent | None:
         while self._page:
             stored = self._page.popleft()
-            event = self._decode(stored.data)
+            event = self._event(stored.data)
+            if event is None:
+                self._ignore()
             ruling = self.position.log(event) if event is not None else DROP
             if event is not None and ruling.verdict is Verdict.HOLE:
                 self._hole(event)
