@@ -304,6 +304,13 @@ class Position:
         """The log is read from its first event again; nothing of it is known."""
         self.known = self._logged = 0
 
+    def began_with(self, event: AnyEvent | None) -> bool:
+        """Whether the log's first event may be that of what was delivered."""
+        if event is None:
+            return False
+        run = self._run(event.seq)
+        return event.seq > 1 or run is None or event == run.opening
+
     def end_unconfirmed(self, event: AnyEvent) -> bool:
         """Take a terminal event that live alone has shown, if it comes next."""
         if event.seq != self.seq + 1 or event.attempt < self.attempt:

@@ -55,8 +55,8 @@ HELD_MESSAGES = 4096
 REFUSED_S = 1.0
 
 #: An end that live has shown is taken unconfirmed when nobody has answered for so long,
-#: in seconds: a stream elects a leader within it. (A refusal is heard at once.)
-UNCONFIRMED_S = 5.0
+#: in seconds: an election of a leader took up to 7 s. (A refusal is heard at once.)
+UNCONFIRMED_S = 10.0
 
 #: A hole in the log that reading it again for so long does not fill is there to stay,
 #: in seconds: a page that was cut off is whole the next time.
@@ -160,6 +160,7 @@ class Reader:
         #: all there is to go on with where the log may not be read.
         self._held: deque[AnyEvent] = deque()
         self._without = False
+        self._complained = False
         self._read_at = self._look_at = NEVER
         self._again_s = AGAIN_FIRST_S
         self._empty_since: float | None = None
@@ -364,10 +365,6 @@ class Reader:
     async def _ask_or_wait(self) -> AnyEvent | None:
         """Do what is due: ask the log, or wait until something is."""
         now = _now()
-        if self._feed.renewed:
-            # Prove that it is the same log still: NATS may have come back empty.
-            self._feed.renewed = False
-            self._read_at = now
         if self._lost_at <= now:
             return await self._look_at_last()
         if self._read_at <= now:
@@ -557,15 +554,19 @@ class Reader:
                 self._want(self._ending)
 
     def _complain(self, tries: _Tries, error: Exception) -> None:
-        if tries.failed == UNANSWERED:
-            log.warning(
-                "the log of request %s cannot be read: %s; trying again. May this "
-                "user publish to $JS.API.DIRECT.GET and $JS.API.STREAM.MSG.GET of "
-                "stream %s?",
-                self._id,
-                tries.refusal or str(error) or "no answer",
-                self._cell.names.tokens,
-            )
+        if tries.failed != UNANSWERED or self._complained:
+            return
+        self._complained = True
+        said = tries.refusal or str(error) or "no answer"
+        log.warning(
+            "the log of request %s cannot be read: %s. %s May this user publish to %s "
+            "and %s?",
+            self._id,
+            said,
+            "What live shows stays unconfirmed." if tries.refusal else "Trying again.",
+            self._reads.subject,
+            self._looks.subject,
+        )
 
     async def _read(self) -> None:
         """Read a page of the log, from the message that was read last on."""
@@ -596,6 +597,12 @@ class Reader:
         """Compare with the log's last event, as the leader has it."""
         self._feed.due = False
         try:
+            another = self._feed.renewed and await self._is_another()
+            self._feed.renewed = False
+            if another:
+                self._read_anew()
+                self._read_at = _now()
+                return None
             stored = await self._cell.last_stored(self._tenant, self._id)
         except asyncio.CancelledError:
             # Another failure sets the time of the next look: still being due, it
@@ -616,6 +623,23 @@ class Reader:
         if event is None and self._awaits_end:
             self._look_at = min(self._look_at, _now() + self._back_off())
         return event
+
+    async def _is_another(self) -> bool:
+        """Whether a new connection shows another log: NATS may have come back empty.
+
+        One message is asked for: the one that was read last, or else the first.
+        """
+        if self.position.nothing_yet:
+            return False
+        jetstream, tokens = self._cell.jetstream, self._cell.names.tokens
+        if self._log_seq:
+            stored = await jetstream.message(tokens, self._log_seq)
+            return stored is None or stored.data != self._anchor
+        subject = self._cell.subjects.tokens(self._tenant, self._id)
+        stored = await jetstream.next_message(tokens, subject, 1)
+        if stored is None:
+            return False
+        return not self.position.began_with(self._event(stored.data))
 
     @property
     def _awaits_end(self) -> bool:

@@ -24,7 +24,7 @@ from bridge.errors import (
     StreamUnavailable,
     UnknownLane,
 )
-from bridge.events import Job, encode
+from bridge.events import UNREADABLE, Job, encode
 
 #: How long one try waits for JetStream's answer, in seconds.
 ANSWER_S = 1.0
@@ -113,11 +113,14 @@ async def submit_job(
 def _stored(data: bytes, job: Job) -> bool:
     try:
         answer = _decoder.decode(data)
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise ConnectionLost("JetStream's answer to a job is none") from error
-    if answer.error is None:
-        return answer.duplicate
-    raise _refusal(answer.error, job)
+    if answer.error is not None:
+        raise _refusal(answer.error, job)
+    if not answer.stream:
+        # Somebody else who listens there: that is no promise that the job is kept.
+        raise ConnectionLost("what answered to a job is not JetStream")
+    return answer.duplicate
 
 
 def _refusal(error: _Error, job: Job) -> JobRefused | BusError:

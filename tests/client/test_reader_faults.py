@@ -55,6 +55,7 @@ class FakeCell:
         self.connection = FakeConnection()
         self.subjects = Subjects("llm")
         self.names = StreamNames.of(BusSettings(), "llm")
+        self.jetstream = self
         self.feed = Feed()
         self.stored: list[StoredMessage] = []
         self.next_seq = 1
@@ -102,6 +103,16 @@ class FakeCell:
     async def last_stored(self, tenant: str, id: str) -> StoredMessage | None:
         await self._answer("$JS.API.STREAM.MSG.GET.LLM_TOKENS")
         return self.stored[-1] if self.stored else None
+
+    async def message(self, stream: str, seq: int) -> StoredMessage | None:
+        await self._answer("$JS.API.STREAM.MSG.GET.LLM_TOKENS")
+        return next((each for each in self.stored if each.seq == seq), None)
+
+    async def next_message(
+        self, stream: str, subject: str, seq: int
+    ) -> StoredMessage | None:
+        await self._answer("$JS.API.STREAM.MSG.GET.LLM_TOKENS")
+        return next((each for each in self.stored if each.seq >= seq), None)
 
     async def _answer(self, subject: str) -> None:
         await asyncio.sleep(0)
@@ -359,6 +370,26 @@ async def test_another_life_of_the_id_replaces_the_first(
     cell.show(*second[9:])
     # Live may show some of it first, which the log takes back.
     assert await rest_of(reader) == second
+
+
+async def test_a_reconnect_reads_no_log_that_live_has_shown(
+    cell: FakeCell, author: Author
+) -> None:
+    events = [author.started(), *author.tokens(50)]
+    cell.store(*events[:10])
+    reader = open_reader(cell, read=True)
+    assert await some_of(reader, 10) == events[:10]
+    cell.store(*events[10:])
+    cell.show(*events[10:])
+    assert await some_of(reader, 41) == events[10:]
+    pages = cell.pages
+    for _ in range(3):
+        cell.feed.reconnected()
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.02):
+                await reader.next()
+    assert cell.pages == pages
+    assert reader.position.known == 51
 
 
 async def test_a_log_that_lost_its_newest_events(
