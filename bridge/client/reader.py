@@ -28,6 +28,7 @@ from bridge.errors import (
     StreamUnavailable,
 )
 from bridge.events import AnyEvent, Started, decode_event
+from bridge.intake import MAX_MILLISECONDS
 from bridge.sequence import DELIVER, DROP, HOLE, Position, Ruling, Verdict
 
 log = logging.getLogger(__name__)
@@ -231,7 +232,7 @@ class Reader:
     def _heed(self, event: AnyEvent) -> None:
         """Take the deadline from ``started``: it is the one that counts."""
         ms = event.deadline_ms if isinstance(event, Started) else None
-        if ms is None or ms <= 0:
+        if ms is None or not 0 < ms <= MAX_MILLISECONDS:
             return
         if self._deadline_ms is None:
             # Submitted by another one, some time ago: this is its latest end.
@@ -255,11 +256,14 @@ class Reader:
         return True
 
     def _hold(self, event: AnyEvent) -> None:
-        if not self._held and not self.position.may_enter(event):
+        held = self._held
+        if held and event.attempt < held[0].attempt:
+            return  # of a worker that has lost the job
+        if not held and not self.position.may_enter(event):
             return
-        self._held.append(event)
-        if len(self._held) > HELD_MESSAGES:
-            self._held.clear()
+        held.append(event)
+        if len(held) > HELD_MESSAGES:
+            held.clear()
 
     def _want(self, event: AnyEvent) -> None:
         wanted = (event.attempt, event.seq)
@@ -501,7 +505,8 @@ class Reader:
         if end is not None and end.seq == position.seq + 1:
             return False
         attempt, seq = self._wanted
-        return position.attempt < attempt or position.seq < seq
+        behind = attempt == position.attempt and seq > position.seq
+        return behind or attempt > position.attempt
 
     def _not_permitted(self, tries: _Tries) -> NotPermitted:
         return NotPermitted(
@@ -547,9 +552,11 @@ class Reader:
             self._read_at = later
             return
         self._look_at = later
-        if (self._ending or self._feed.deaf) and self._read_at == NEVER:
+        unread = tries.refusal is not None and self._reads.refusal is None
+        needed = self._ending is not None or self._feed.deaf is not None
+        if self._read_at == NEVER and (needed or unread):
             # The log itself may be read although its last message may not be asked.
-            self._read_at = later
+            self._read_at = now + AGAIN_UNANSWERED_S
             if self._ending is not None:
                 self._want(self._ending)
 
@@ -607,7 +614,7 @@ class Reader:
         except asyncio.CancelledError:
             # Another failure sets the time of the next look: still being due, it
             # would be looked at without a pause, and so without an end.
-            self._feed.due = True
+            self._feed.due = self._feed.refusal is None
             raise
         except StreamUnavailable as error:
             if not error.gone:

@@ -103,6 +103,20 @@ async def test_generate_with_live_alone(everything: All) -> None:
         assert (await generating).text == "text"
 
 
+async def test_a_takeover_is_followed_with_live_alone(everything: All) -> None:
+    author = Author("taken")
+    first = [author.started(), *author.tokens(3)]
+    second = [author.resumed(), *author.tokens(2), author.completed()]
+    async with (
+        asyncio.timeout(PATIENCE_S),
+        everything.client("live") as client,
+        client.stream("Hi", id="taken") as stream,
+    ):
+        await everything.bus.log(*first, *second, tenant="Acme")
+        assert [event async for event in stream] == [*first, *second]
+        assert not stream.confirmed
+
+
 async def test_a_hole_in_live_alone_is_said(everything: All) -> None:
     events = written("hole")
     async with (

@@ -64,6 +64,7 @@ class FakeCell:
         self.losing = 0
         self.lag = 0  # messages that a replica does not have yet
         self.pages = 0
+        self.looks = 0
         self.refuses: set[str] = set()
         self.error: Exception | None = None
 
@@ -101,6 +102,7 @@ class FakeCell:
                 yield stored
 
     async def last_stored(self, tenant: str, id: str) -> StoredMessage | None:
+        self.looks += 1
         await self._answer("$JS.API.STREAM.MSG.GET.LLM_TOKENS")
         return self.stored[-1] if self.stored else None
 
@@ -568,6 +570,8 @@ async def test_a_takeover_is_followed_by_live_alone(
     cell.refuses = BOTH
     first = [author.started(), *author.tokens(3)]
     second = [author.resumed(after=3), *author.tokens(3)]
+    stale = Author(ID)
+    stale.seq = 20
     third = [author.resumed("restart"), *author.tokens(2), author.completed()]
     reader = open_reader(cell)
     cell.show(*first)
@@ -577,7 +581,7 @@ async def test_a_takeover_is_followed_by_live_alone(
     cell.show(*second[:2])
     for event in (*second[2:], *third):
         await asyncio.sleep(0.02)
-        cell.show(event)
+        cell.show(event, stale.token())
     assert await reading == [*second, *third]
     assert not reader.confirmed
 
@@ -637,6 +641,33 @@ async def test_a_refused_look_is_not_asked_without_need(
         async with asyncio.timeout(0.4):
             await reader.next()
     assert cell.pages <= 1
+    assert cell.looks <= 2
+
+
+async def test_a_silent_subject_is_read_where_its_end_may_not_be_asked(
+    cell: FakeCell, author: Author
+) -> None:
+    cell.refuses = {"$JS.API.STREAM.MSG.GET.LLM_TOKENS"}
+    events = [author.started(), *author.tokens(3), author.completed()]
+    cell.store(*events)
+    reader = open_reader(cell)
+    cell.show(*events[:2])  # and nothing more
+    async with silence(cell):
+        assert await rest_of(reader) == events
+    assert reader.confirmed
+
+
+@pytest.mark.parametrize("deadline_ms", [0, -1, 10**400])
+async def test_a_deadline_that_is_none_is_passed_over(
+    cell: FakeCell, author: Author, deadline_ms: int
+) -> None:
+    started = author.started()
+    data = encode(started)[:-1] + b',"deadline_ms":%d}' % deadline_ms
+    reader = open_reader(cell, deadline_ms=1000)
+    cell.show(data)
+    cell.store(started, author.completed())
+    cell.feed.due = True
+    assert (await rest_of(reader))[-1].terminal
 
 
 # Any
