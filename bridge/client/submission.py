@@ -96,8 +96,7 @@ async def submit_job(
                 ) from error
         except NotPermitted as error:
             raise JobRefused(
-                f"job {job.id} was not taken: this NATS user may not publish to "
-                f"{subject}, or not hear the answer; the server said: {error}"
+                f"job {job.id} was not taken on {subject}: {error}"
             ) from error
         except ConnectionLost as error:
             reason = error
