@@ -35,6 +35,7 @@ from bridge.errors import (
 from bridge.events import AnyEvent, KnownEvent, Started, encode
 from bridge.subjects import Subjects
 from tests.client.bridge_side import PATIENCE_S, Author
+from tests.test_sequence import histories
 
 ID = "a"
 REFUSED = 'nats: permissions violation for publish to "$js.api.x"'
@@ -727,3 +728,39 @@ async def _any_faults(data: st.DataObject) -> None:
     cell.lag = 0
     async with silence(cell):
         assert await reading == log
+
+
+@settings(max_examples=150, deadline=None)
+@given(histories(), st.data())
+def test_any_history_beside_any_live(
+    history: tuple[list[KnownEvent], list[KnownEvent]], data: st.DataObject
+) -> None:
+    """Refused openings, stale workers, repairs: the reader delivers the log."""
+    logging.disable(logging.WARNING)
+    try:
+        with tiny():
+            asyncio.run(_any_history(*history, data))
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+async def _any_history(
+    log: list[KnownEvent], published: list[KnownEvent], data: st.DataObject
+) -> None:
+    draw, cell, left = data.draw, FakeCell(), list(log)
+    reader = open_reader(cell, read=draw(st.booleans()))
+    reading = asyncio.ensure_future(rest_of(reader))
+    for event in published:
+        for _ in range(draw(st.integers(0, 3))):
+            if left:
+                cell.store(left.pop(0))
+        if draw(st.integers(0, 5)):
+            cell.show(event)
+        if draw(st.integers(0, 9)) == 0:
+            cell.feed.reconnected()
+        for _ in range(draw(st.integers(0, 3))):
+            await asyncio.sleep(0)
+    cell.store(*left)
+    async with silence(cell):
+        assert await reading == log
+    assert reader.confirmed
