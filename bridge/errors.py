@@ -20,6 +20,7 @@
     │   └── InternalError           internal              (retryable)
     ├── BusError                    NATS, seen from the bridge or the SDK
     │   ├── ConnectionLost          not connected, or closed for good
+    │   │   └── NotPermitted        this user may not publish or subscribe there
     │   ├── SetupError              server too old, a stream or permission is wrong
     │   └── StreamUnavailable       a stream is gone or has no leader right now
     └── ClientError                 what the SDK raises to its callers
@@ -28,7 +29,8 @@
         │   ├── QueueFull
         │   └── UnknownLane
         ├── NothingInLog            unknown, not started, or expired
-        ├── LogExpired              what was being read is no longer kept
+        ├── RequestLost             no end will come: its job or its log is gone
+        │   └── LogExpired          what was being read is no longer kept
         ├── RequestFailed           the request ended ``failed``
         └── RequestCancelled        the request ended ``cancelled``
 
@@ -185,6 +187,13 @@ class ConnectionLost(BusError):
     """The connection to NATS is not there, or was closed for good."""
 
 
+class NotPermitted(ConnectionLost):
+    """The server refused a subject to this user; the message has its words.
+
+    A kind of `ConnectionLost`, since to whoever asked it is the same: no answer comes.
+    """
+
+
 class SetupError(BusError):
     """NATS is not what the bridge needs; the message says what differs."""
 
@@ -221,7 +230,14 @@ class NothingInLog(ClientError):
     """The log has nothing of this id: unknown, not started yet, or expired."""
 
 
-class LogExpired(ClientError):
+class RequestLost(ClientError):
+    """No end of the request will come: its job or its log is gone.
+
+    The message says what was waited for, and where to look.
+    """
+
+
+class LogExpired(RequestLost):
     """Part of the log that was still to be read is no longer kept."""
 
 

@@ -7,7 +7,7 @@ an unknown top-level field is invalid (`bridge.intake.decode_job`).
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
 
@@ -15,6 +15,12 @@ from bridge.errors import GenerationError
 
 #: The version of the contract, sent in every ``started``.
 PROTOCOL_VERSION = 1
+
+#: Numbers on the wire are exact in every language: JavaScript's end here.
+MAX_NUMBER = 2**53
+
+#: A ``seq`` or ``attempt``: what is outside of these is no event's.
+Number = Annotated[int, msgspec.Meta(ge=1, le=MAX_NUMBER)]
 
 OnRestart = Literal["restart", "fail"]
 ResumeMode = Literal["continue", "restart"]
@@ -78,8 +84,8 @@ class Event(msgspec.Struct, tag_field="type", omit_defaults=True):
     terminal: ClassVar[bool] = False
 
     id: str
-    seq: int
-    attempt: int
+    seq: Number
+    attempt: Number
 
     @property
     def type(self) -> str:
@@ -95,6 +101,7 @@ class Started(Event, tag="started", kw_only=True):
     created: int
     queue_ms: int
     job: int
+    deadline_ms: int | None = None
     session: str | None = None
     metadata: dict[str, str]
 
@@ -133,7 +140,7 @@ class Handover(Event, tag="handover"):
 class Resumed(Event, tag="resumed", kw_only=True):
     """A new attempt: what stands up to ``after`` stays, and how it goes on."""
 
-    after: int
+    after: Annotated[int, msgspec.Meta(ge=0, le=MAX_NUMBER)]
     mode: ResumeMode
     reason: ResumeReason
 
@@ -242,8 +249,8 @@ class UnknownEvent(msgspec.Struct):
 
     type: str
     id: str
-    seq: int
-    attempt: int
+    seq: Number
+    attempt: Number
 
 
 AnyEvent = KnownEvent | UnknownEvent
@@ -276,23 +283,30 @@ def encode(value: Job | Event | Control) -> bytes:
 def decode_event(data: bytes) -> AnyEvent:
     """Read one event. Unknown types give an `UnknownEvent`.
 
-    Raises `msgspec.DecodeError` for what is no event at all.
+    Raises `msgspec.DecodeError`, and nothing else, for what is no event at all: no
+    JSON, another shape, a number out of range, nesting without end.
     """
     try:
-        return _event_decoder.decode(data)
-    except msgspec.ValidationError:
-        return _unknown_decoder.decode(data)
+        try:
+            return _event_decoder.decode(data)
+        except msgspec.ValidationError:
+            return _unknown_decoder.decode(data)
+    except (UnicodeDecodeError, RecursionError) as error:
+        raise msgspec.DecodeError(str(error)) from error
 
 
 def decode_speech(data: bytes) -> SpeechEvent | UnknownEvent:
     """Read one speech event. Unknown types give an `UnknownEvent`.
 
-    Raises `msgspec.DecodeError` for what is no event at all.
+    Raises `msgspec.DecodeError`, and nothing else, as `decode_event` does.
     """
     try:
-        return _speech_decoder.decode(data)
-    except msgspec.ValidationError:
-        return _unknown_decoder.decode(data)
+        try:
+            return _speech_decoder.decode(data)
+        except msgspec.ValidationError:
+            return _unknown_decoder.decode(data)
+    except (UnicodeDecodeError, RecursionError) as error:
+        raise msgspec.DecodeError(str(error)) from error
 
 
 def decode_control(data: bytes) -> Control | None:

@@ -8,7 +8,15 @@ from typing import NamedTuple
 import msgspec
 
 from bridge.errors import LogLost
-from bridge.events import AnyEvent, Event, Failed, Resumed, Started, encode
+from bridge.events import (
+    AnyEvent,
+    Event,
+    Failed,
+    Resumed,
+    Started,
+    UnknownEvent,
+    encode,
+)
 
 _encode = msgspec.json.Encoder().encode
 
@@ -88,9 +96,8 @@ class Verdict(Enum):
 
     DELIVER = "deliver"
     DROP = "drop"
-    HOLE = "hole"  # what comes before it is to be read from the log
+    HOLE = "hole"  # what comes before it is missing: read the log (again)
     CONFIRM = "confirm"  # a terminal event that fits, if the log ends with it too
-    EXPIRED = "expired"  # the log begins above what was to come next
 
 
 class Ruling(NamedTuple):
@@ -104,7 +111,9 @@ DELIVER = Ruling(Verdict.DELIVER)
 DROP = Ruling(Verdict.DROP)
 HOLE = Ruling(Verdict.HOLE)
 CONFIRM = Ruling(Verdict.CONFIRM)
-EXPIRED = Ruling(Verdict.EXPIRED)
+
+#: Events that a claim may begin with, or a backend's failure within one.
+_OPENINGS = (Started, Resumed)
 
 
 def _opens(event: AnyEvent) -> bool:
@@ -112,6 +121,14 @@ def _opens(event: AnyEvent) -> bool:
     if isinstance(event, Resumed):
         return event.reason != "backend_failure"
     return isinstance(event, Started)
+
+
+def _enters(event: AnyEvent) -> bool:
+    """Whether an attempt may begin with it in the log.
+
+    An end may be all that an attempt says, and what an unknown type says is unknown.
+    """
+    return event.terminal or _opens(event) or isinstance(event, UnknownEvent)
 
 
 def _ends_a_lost_log(event: AnyEvent) -> bool:
@@ -139,26 +156,39 @@ class Position:
     where its event is another one than was delivered, what was delivered from there on
     is void.
 
+    The log proves itself: each event continues the one before, and an attempt begins
+    with its opening or is an end. What was delivered live needs no second proof, so a
+    log may lack it. Whatever is missing else is a HOLE, and nothing behind it counts
+    before it is filled.
+
     A reader that joins in the middle starts ``after`` the last ``seq`` that it has.
     """
 
-    __slots__ = ("_after", "_runs", "attempt", "known", "seq")
+    __slots__ = (
+        "_after",
+        "_entered",
+        "_logged",
+        "_runs",
+        "attempt",
+        "known",
+        "nothing_yet",
+        "seq",
+    )
 
     def __init__(self, after: int = 0) -> None:
         self.attempt = 0
         self.seq = after
         #: The last seq that the log itself has confirmed.
         self.known = 0
+        #: Whether neither log nor live has shown anything of the request.
+        self.nothing_yet = True
         self._after = after
+        self._logged = 0  # the attempt of `known` in the log; 0 before its first event
+        self._entered = 0  # of what was not asked for, the last seq that was read
         self._runs: list[_Run] = []
 
     def __repr__(self) -> str:
         return f"<Position attempt={self.attempt} seq={self.seq} known={self.known}>"
-
-    @property
-    def nothing_yet(self) -> bool:
-        """Whether neither log nor live has shown anything of the request."""
-        return self.attempt == 0 and self.known == 0
 
     def live(self, event: AnyEvent) -> Ruling:
         """Rule on an event from the subject; nothing changes unless it is DELIVER."""
@@ -168,10 +198,29 @@ class Position:
             return self._out_of_turn(event)
         if event.terminal:
             return CONFIRM
-        if _opens(event):
-            return HOLE
+        if isinstance(event, _OPENINGS):
+            return self._resumes(event)
         self.seq = event.seq
         return DELIVER
+
+    def may_enter(self, event: AnyEvent) -> bool:
+        """Whether a live event opens a later attempt, and nothing before it is missing.
+
+        The log alone tells whether it stands; see `enter_unconfirmed`.
+        """
+        later = event.attempt > self.attempt > 0
+        return later and event.seq <= self.seq + 1 and _opens(event)
+
+    def enter_unconfirmed(self, event: AnyEvent) -> Ruling:
+        """Enter an attempt that `may_enter` allows, for a reader without a log."""
+        return self._take(event)
+
+    def _resumes(self, event: Started | Resumed) -> Ruling:
+        """A failed backend is continued live; a claim comes from the log."""
+        if isinstance(event, Started) or _opens(event):
+            return HOLE
+        self.seq = event.seq
+        return _truncating(event.after) if event.after < event.seq - 1 else DELIVER
 
     def _other_attempt(self, event: AnyEvent) -> Ruling:
         if self.attempt == 0:
@@ -186,7 +235,7 @@ class Position:
             return CONFIRM
         if event.seq <= self._after:
             return DROP
-        if event.seq != 1:
+        if event.seq != 1 or not _enters(event):
             return HOLE
         self._move(event)
         return DELIVER
@@ -194,31 +243,43 @@ class Position:
     def _out_of_turn(self, event: AnyEvent) -> Ruling:
         if event.seq > self.seq:
             return HOLE
-        if event.seq <= self.known or not _opens(event):
+        if not _opens(event):
             return DROP
-        return DROP if event == self._runs[-1].opening else HOLE
+        # Another claim of the same attempt, or another life of the id: the log tells.
+        run = self._run(event.seq)
+        return DROP if run is not None and event == run.opening else HOLE
 
     def log(self, event: AnyEvent) -> Ruling:
-        """Rule on the next event of the log: in it, everything counts."""
+        """Rule on the next event of the log: in it, everything counts.
+
+        HOLE: it does not follow what came before; read again, and never go on behind.
+        """
         seq = event.seq
         if seq <= self.known:
             return DROP
+        if event.attempt < self._logged:
+            return DROP  # attempts only rise, so nobody who owned the log wrote it
+        if seq <= self.seq and self._delivered(event):
+            self._confirm(event)
+            return DROP
         if seq <= self._after:
             return self._before(event)
-        if seq <= self.seq and self._delivered(event):
-            self.known = seq
-            return DROP
-        if seq > self.seq + 1 and not _ends_a_lost_log(event):
-            return EXPIRED
-        stands = min(self.seq, seq - 1)
+        if not self._follows(event):
+            return HOLE
+        ruling = self._take(event)
+        self._confirm(event)
+        return ruling
+
+    def _take(self, event: AnyEvent) -> Ruling:
+        """Go on with ``event``, whatever was delivered from its place on."""
+        stands = min(self.seq, event.seq - 1)
         if isinstance(event, Resumed):
             stands = min(stands, event.after)
         void = stands < self.seq
         if void:
-            self._cut(seq - 1)
+            self._cut(event.seq - 1)
         self._move(event)
-        self.known = seq
-        return Ruling(Verdict.DELIVER, stands) if void else DELIVER
+        return _truncating(stands) if void else DELIVER
 
     def tip(self, event: AnyEvent) -> Ruling:
         """Rule on the log's last event, as the leader has it.
@@ -226,37 +287,82 @@ class Position:
         DELIVER: it was all that was missing. DROP: nothing is missing. HOLE: read the
         log.
         """
-        if event.seq <= self.known:
+        if self.known <= event.seq <= self.seq and self._delivered(event):
+            # One attempt's events are the same live and in the log.
+            self._confirm(event)
             return DROP
-        if event.attempt == self.attempt and not _opens(event):
-            if event.seq == self.seq + 1 and not self._unproven:
-                return self.log(event)
-            if self._after < event.seq <= self.seq:
-                # One attempt's events are the same live and in the log.
-                self.known = event.seq
-                return DROP
+        if (
+            event.seq == self.seq + 1
+            and event.attempt == self.attempt
+            and not _opens(event)
+            and not self._unproven
+        ):
+            return self.log(event)
         return HOLE
+
+    def read_anew(self) -> None:
+        """The log is read from its first event again; nothing of it is known."""
+        self.known = self._logged = 0
+
+    def began_with(self, event: AnyEvent | None) -> bool:
+        """Whether the log's first event may be that of what was delivered."""
+        if event is None:
+            return False
+        run = self._run(event.seq)
+        return event.seq > 1 or run is None or event == run.opening
+
+    def end_unconfirmed(self, event: AnyEvent) -> bool:
+        """Take a terminal event that live alone has shown, if it comes next."""
+        if event.seq != self.seq + 1 or event.attempt < self.attempt:
+            return False
+        self._move(event)
+        return True
 
     @property
     def _unproven(self) -> bool:
         # Nothing but an end follows an opening before the log has taken it.
         return self.known < self.seq == self._runs[-1].first
 
+    def _follows(self, event: AnyEvent) -> bool:
+        """Whether nothing is missing between what is known and ``event``."""
+        base = max(self.known, self._after)
+        if event.seq == base + 1:
+            same = event.attempt == self._logged
+            begins_in_the_middle = self._logged == 0 and self._after > 0
+            return same or begins_in_the_middle or _enters(event)
+        if event.seq == self.seq + 1 and event.attempt == self.attempt:
+            return not _opens(event)  # live has brought what the log lacks
+        # The log was made anew for it, and it keeps its number.
+        return self.known == 0 and _ends_a_lost_log(event)
+
     def _before(self, event: AnyEvent) -> Ruling:
         """An event that the reader did not ask for: the last tells the attempt."""
+        if event.seq <= self._entered:
+            return HOLE  # it is another log than the one that was counted in
         self._enter(event)
-        self.known = event.seq
+        self._entered = event.seq
+        self._confirm(event)
         if event.seq == self._after:
             self.attempt = event.attempt
         # There is nothing behind it that could be waited for.
         return DELIVER if event.terminal else DROP
 
     def _delivered(self, event: AnyEvent) -> bool:
-        """Whether ``event`` is what was delivered under its seq."""
-        run = next(run for run in reversed(self._runs) if run.first <= event.seq)
+        """Whether ``event`` is what was delivered (or passed over) under its seq."""
+        run = self._run(event.seq)
+        if run is None or event.terminal or self._entered < event.seq <= self._after:
+            return False
         if run.first == event.seq:
             return event == run.opening
         return run.opening.attempt == event.attempt and not _opens(event)
+
+    def _run(self, seq: int) -> _Run | None:
+        return next((run for run in reversed(self._runs) if run.first <= seq), None)
+
+    def _confirm(self, event: AnyEvent) -> None:
+        self.known = event.seq
+        self._logged = event.attempt
+        self.nothing_yet = False
 
     def _cut(self, seq: int) -> None:
         while self._runs and self._runs[-1].first > seq:
@@ -268,8 +374,13 @@ class Position:
         self._enter(event)
         self.attempt = event.attempt
         self.seq = event.seq
+        self.nothing_yet = False
 
     def _enter(self, event: AnyEvent) -> None:
         runs = self._runs
         if not runs or _opens(event) or runs[-1].opening.attempt != event.attempt:
             runs.append(_Run(event))
+
+
+def _truncating(seq: int) -> Ruling:
+    return Ruling(Verdict.DELIVER, seq)

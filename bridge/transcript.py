@@ -82,9 +82,9 @@ class Transcript:
         self.text_deltas = 0
         #: Records that could not be read, of the text that stands.
         self.skipped = 0
-        #: Where the answer that is being read begins in the text, and how many deltas
-        #: of the text are from before.
-        self._answer_start = self._deltas_before = 0
+        #: Where the answer that is being read begins in the text and in the reasoning,
+        #: and how many deltas of the text are from before.
+        self._answer_at = self._thoughts_at = self._deltas_before = 0
         #: All deltas that were written by this attempt.
         self.deltas = 0
         #: Told of every token's seq and text.
@@ -119,7 +119,8 @@ class Transcript:
 
     def begin_answer(self) -> None:
         """A backend is asked: its answer goes on behind the text that stands."""
-        self._answer_start = self._text.tell()
+        self._answer_at = self._text.tell()
+        self._thoughts_at = self._reasoning.tell() if self._reasoning else 0
         self._deltas_before = self.text_deltas
 
     def write(self, deltas: Sequence[Delta]) -> None:
@@ -150,30 +151,38 @@ class Transcript:
             )
 
     def _repeat(self, full: FullText) -> None:
-        """Take what is new of a text that says again what was said."""
-        new = self._new_in(full)
+        """Take what is new of what says again what was said."""
+        if full.reasoning:
+            new = self._new_in(full, self._reasoning or StringIO(), self._thoughts_at)
+        else:
+            new = self._new_in(full, self._text, self._answer_at)
         if new is None:
             self.skip(1)
+        elif new and full.reasoning:
+            self._reason(new)
         elif new:
             self._text.write(new)
             self._size += len(new)
             self.text_deltas += 1
             self._publish_token(new)
 
-    def _new_in(self, full: FullText) -> str | None:
-        """What of ``full`` was not said; ``None`` where that cannot be told."""
+    def _new_in(self, full: FullText, texts: StringIO, start: int) -> str | None:
+        """What of ``full`` was not said in ``texts`` from ``start`` on.
+
+        ``None`` where that cannot be told.
+        """
         text = full.text
-        start = self._answer_start
-        size = self._text.tell() - start
+        size = texts.tell() - start
         # No more of what was said is looked at than ``full`` itself has.
-        said = self._read(start, len(text) + MAX_SPACE)
+        said = _read(texts, start, len(text) + MAX_SPACE)
         is_all = size <= len(said)
         if is_all and said.strip() == text.strip():
-            again = full.certain or self.text_deltas - self._deltas_before > 1
+            again = full.certain or full.reasoning
+            again = again or self.text_deltas - self._deltas_before > 1
             return "" if again else text
         if not full.certain:
             return text
-        if len(text) < size and self._read(start + size - len(text)) == text:
+        if len(text) < size and _read(texts, start + size - len(text)) == text:
             return ""
         for begun in (said, said.strip()):
             if is_all and text.startswith(begun):
@@ -181,13 +190,6 @@ class Transcript:
         text_begins, said_begins = text.lstrip(), said.lstrip()
         alike = min(ALIKE_CHARS, len(text_begins), len(said_begins))
         return None if text_begins[:alike] == said_begins[:alike] else text
-
-    def _read(self, start: int, length: int = -1) -> str:
-        """A part of the text."""
-        self._text.seek(start)
-        part = self._text.read(length)
-        self._text.seek(0, SEEK_END)
-        return part
 
     def _publish_token(self, text: str) -> None:
         for piece in self._split(text):
@@ -285,7 +287,7 @@ class Transcript:
         self._arguments.clear()
         self._size = 0
         self.text_deltas = self.skipped = 0
-        self._answer_start = self._deltas_before = 0
+        self._answer_at = self._thoughts_at = self._deltas_before = 0
 
     def handover(self) -> Handover:
         """The event that gives the request back."""
@@ -360,6 +362,14 @@ class Transcript:
             timings=timings,
             metadata=metadata,
         )
+
+
+def _read(texts: StringIO, start: int, length: int = -1) -> str:
+    """A part of what was written; writing goes on at the end."""
+    texts.seek(start)
+    part = texts.read(length)
+    texts.seek(0, SEEK_END)
+    return part
 
 
 def encode_terminal(event: Event, max_payload: int) -> bytes:

@@ -72,9 +72,10 @@ class PlainClient:
     async def _received(self, message: Msg) -> None:
         if not message.data:
             return  # a ping or closing of a batch, on the bridge's own subject
-        event = json.loads(message.data)
-        self.live[event["id"]].append(event)
-        self._changed.set()
+        event = read_event(message.data)
+        if event is not None:
+            self.live[event["id"]].append(event)
+            self._changed.set()
 
     # Sending
 
@@ -179,7 +180,8 @@ class PlainClient:
 
         async def complete() -> bool:
             messages = await self.stored("TOKENS", subject)
-            events[:] = [json.loads(message.data) for message in messages]
+            found = [read_event(message.data) for message in messages]
+            events[:] = [e for e in found if e is not None and e["id"] == id]
             return len(events) >= last
 
         await eventually(complete)
@@ -201,6 +203,18 @@ class PlainClient:
             return await self.jobs_left() == 0
 
         await eventually(none_left)
+
+
+def read_event(data: bytes) -> Json | None:
+    """The event, or None for what is none, which a consumer passes over."""
+    try:
+        event = json.loads(data)
+        numbers = (event["seq"], event["attempt"])
+        named = isinstance(event["id"], str) and isinstance(event["type"], str)
+    except (ValueError, RecursionError, TypeError, KeyError):
+        return None
+    whole = all(type(n) is int and 1 <= n <= 2**53 for n in numbers)
+    return event if named and whole else None
 
 
 async def barrier(client: Client) -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bridge.errors import BackendRejected, RateLimited
 from bridge.events import (
@@ -28,6 +32,7 @@ from bridge.events import (
     UnknownEvent,
     decode_control,
     decode_event,
+    decode_speech,
     encode,
 )
 
@@ -156,10 +161,42 @@ def test_events_of_a_later_version_keep_their_number(data: bytes) -> None:
     assert not event.terminal
 
 
-@pytest.mark.parametrize("data", [b"", b"x", b"{}", b'{"type":"token"}', b"[]"])
-def test_what_is_no_event_raises(data: bytes) -> None:
+NO_EVENTS = [
+    b"",
+    b"x",
+    b"{}",
+    b"[]",
+    b"null",
+    b"[" * 100_000,
+    b'{"type":"token"}',
+    b'{"type":"token","id":"\xff","seq":1,"attempt":1,"text":"x"}',
+    b'{"type":"token","id":"a","seq":1,"attempt":1,"text":"\\ud83d"}',
+    b'{"type":"token","id":"a","seq":0,"attempt":1,"text":"x"}',
+    b'{"type":"token","id":"a","seq":1,"attempt":0,"text":"x"}',
+    b'{"type":"token","id":"a","seq":-1,"attempt":1,"text":"x"}',
+    b'{"type":"token","id":"a","seq":9007199254740993,"attempt":1,"text":"x"}',
+    b'{"type":"token","id":"a","seq":1,"attempt":1e30,"text":"x"}',
+    b'{"type":"token","id":"a","seq":true,"attempt":1,"text":"x"}',
+    b'{"type":"later","id":"a","seq":0,"attempt":1}',
+    b'{"type":"later","id":7,"seq":1,"attempt":1}',
+    b'{"type":"later","id":"a","seq":1,"attempt":1,"x":' + b"[" * 100_000,
+]
+
+
+@pytest.mark.parametrize("decode", [decode_event, decode_speech])
+@pytest.mark.parametrize("data", NO_EVENTS, ids=lambda data: repr(data[:60]))
+def test_what_is_no_event_raises_one_error(
+    decode: Callable[[bytes], object], data: bytes
+) -> None:
     with pytest.raises(msgspec.DecodeError):
-        decode_event(data)
+        decode(data)
+
+
+@given(st.binary(max_size=60))
+def test_any_bytes_are_an_event_or_one_error(data: bytes) -> None:
+    for wrapped in (data, b'{"type":"token","id":"' + data + b'"}'):
+        with contextlib.suppress(msgspec.DecodeError):
+            decode_event(wrapped)
 
 
 def test_an_error_says_on_the_wire_what_it_knows() -> None:

@@ -35,7 +35,6 @@ DELIVER = Ruling(Verdict.DELIVER)
 DROP = Ruling(Verdict.DROP)
 HOLE = Ruling(Verdict.HOLE)
 CONFIRM = Ruling(Verdict.CONFIRM)
-EXPIRED = Ruling(Verdict.EXPIRED)
 
 
 def started(attempt: int = 1, seq: int = 1, job: int = 7) -> Started:
@@ -54,6 +53,10 @@ def started(attempt: int = 1, seq: int = 1, job: int = 7) -> Started:
 
 def token(seq: int, attempt: int = 1) -> Token:
     return Token("a", seq, attempt, f"{attempt}.{seq} ")
+
+
+def tokens(first: int, last: int) -> list[AnyEvent]:
+    return [token(seq) for seq in range(first, last + 1)]
 
 
 def resumed(seq: int, attempt: int, *, reason: str = "takeover") -> Resumed:
@@ -183,7 +186,9 @@ def test_a_second_claim_of_the_same_attempt_is_seen() -> None:
     assert position.live(started(job=7)) == DROP
     assert position.live(started(job=9)) == HOLE
     assert read(position, started(job=9)) == [Ruling(Verdict.DELIVER, 0)]
-    assert position.live(started(job=7)) == DROP
+    # Whether the id has another life the log tells, not the numbers.
+    assert position.live(started(job=7)) == HOLE
+    assert position.live(started(job=9)) == DROP
 
 
 def test_a_failed_backend_is_continued_within_the_attempt() -> None:
@@ -238,13 +243,15 @@ def test_the_tip_tells_whether_something_is_missing() -> None:
     assert position.tip(resumed(5, 2)) == HOLE
 
 
-def test_a_log_whose_head_is_gone_has_expired() -> None:
+def test_a_log_whose_head_is_gone_does_not_begin() -> None:
     position = Position()
-    assert position.log(token(5)) == EXPIRED
+    assert position.log(token(5)) == HOLE
     position = Position(after=5)
     assert read(position, token(5), token(6)) == [DROP, DELIVER]
-    assert position.log(token(9)) == EXPIRED
-    assert position.log(failed(9, 1, "internal")) == EXPIRED
+    assert position.log(token(9)) == HOLE
+    assert position.log(failed(9, 1, "internal")) == HOLE
+    assert position.log(failed(9, 1, "log_lost")) == HOLE
+    assert (position.seq, position.known) == (6, 6)
 
 
 def test_the_end_of_a_lost_log_is_delivered() -> None:
@@ -405,3 +412,262 @@ def test_what_is_delivered_is_the_log(
     assert reader.ended
     expected = [event for event in log if event.seq > after] or log[-1:]
     assert reader.delivered == expected
+
+
+# Logs that are not whole, and what does not belong there
+
+
+def test_a_hole_is_not_jumped_over() -> None:
+    position = Position()
+    assert read(position, started(), token(2), token(4)) == [DELIVER, DELIVER, HOLE]
+    assert (position.seq, position.known) == (2, 2)
+    assert read(position, token(3), token(4)) == [DELIVER] * 2
+
+
+def test_what_live_has_brought_the_log_may_lack() -> None:
+    position = Position()
+    for event in [started(), *tokens(2, 8)]:
+        assert position.live(event) == DELIVER
+    # The head was discarded under a reader that was never behind.
+    assert read(position, token(5), token(6)) == [DROP] * 2
+    position = Position()
+    for event in [started(), *tokens(2, 8)]:
+        position.live(event)
+    assert read(position, token(9)) == [DELIVER]
+    # Of another attempt nothing is known before its place.
+    assert position.log(resumed(11, 2)) == HOLE
+    assert position.log(resumed(10, 2)) == DELIVER
+
+
+def test_a_takeover_behind_a_hole_proves_nothing_of_what_live_has_shown() -> None:
+    position = Position()
+    for event in [started(), *tokens(2, 10)]:
+        position.live(event)
+    # A page that lost seq 6 and 7; they may be another attempt's.
+    assert read(position, started(), token(5)) == [DROP] * 2
+    assert position.log(resumed(8, 3)) == HOLE
+    assert position.seq == 10
+    assert position.log(resumed(6, 2)) == Ruling(Verdict.DELIVER, 5)
+    assert read(position, token(7, 2), resumed(8, 3)) == [DELIVER] * 2
+
+
+def test_an_attempt_begins_with_its_opening_in_the_log_too() -> None:
+    position = Position()
+    assert position.log(token(1)) == HOLE
+    read(position, started(), token(2))
+    assert position.log(token(3, 2)) == HOLE
+    assert position.log(resumed(3, 2, reason="backend_failure")) == HOLE
+    assert position.log(resumed(3, 2)) == DELIVER
+    assert position.log(completed(4, 3)) == DELIVER  # alone: exhausted, cancelled
+    position = Position()
+    assert position.live(token(1)) == HOLE
+    assert position.log(UnknownEvent("begun", "a", 1, 1)) == DELIVER
+
+
+def test_attempts_do_not_go_down_in_a_log() -> None:
+    position = Position()
+    read(position, started(), token(2), resumed(3, 3))
+    assert position.log(token(4, 2)) == DROP
+    assert position.log(completed(4, 1)) == DROP
+    assert position.log(token(4, 3)) == DELIVER
+
+
+def test_duplicates_in_a_log_are_passed_over() -> None:
+    position = Position()
+    events: list[AnyEvent] = [started(), *tokens(2, 2), *tokens(2, 2), started()]
+    events += [token(2, 2), token(3)]
+    assert read(position, *events) == [DELIVER, DELIVER, DROP, DROP, DROP, DELIVER]
+    assert position.tip(token(2)) == HOLE
+    assert (position.seq, position.known) == (3, 3)
+
+
+@pytest.mark.parametrize(
+    ("after", "stands"), [(0, 0), (2, 2), (3, None), (4, None), (2**53, None)]
+)
+@pytest.mark.parametrize("reason", ["takeover", "backend_failure"])
+def test_resumed_says_what_stands(after: int, stands: int | None, reason: str) -> None:
+    attempt = 2 if reason == "takeover" else 1
+    event = Resumed(
+        "a", 4, attempt, after=after, mode="continue", reason=reason  # type: ignore[arg-type]
+    )  # fmt: skip
+    position = Position()
+    read(position, started(), token(2), token(3))
+    assert position.log(event) == Ruling(Verdict.DELIVER, stands)
+    assert position.seq == 4
+    if reason == "backend_failure":
+        position = Position()
+        for each in (started(), token(2), token(3)):
+            position.live(each)
+        assert position.live(event) == Ruling(Verdict.DELIVER, stands)
+        assert position.log(token(4)) == DROP
+
+
+def test_an_end_in_the_log_is_never_taken_for_what_live_has_shown() -> None:
+    position = Position()
+    for event in (started(), token(2), token(3)):
+        position.live(event)
+    assert position.tip(completed(3)) == HOLE
+    assert read(position, started(), token(2)) == [DROP, DROP]
+    assert position.log(completed(3)) == Ruling(Verdict.DELIVER, 2)
+
+
+def test_a_log_that_was_made_anew_replaces_what_was_read() -> None:
+    position = Position()
+    read(position, started(job=7), token(2), token(3))
+    position.read_anew()
+    assert position.log(started(job=7)) == DROP
+    position.read_anew()
+    assert position.log(started(job=9)) == Ruling(Verdict.DELIVER, 0)
+    assert read(position, token(2), token(3)) == [DELIVER] * 2
+    # What a reader counted on, without having asked for it, cannot be replaced.
+    position = Position(after=2)
+    read(position, started(job=7), token(2), token(3))
+    position.read_anew()
+    assert read(position, started(job=7), token(2), token(3)) == [DROP] * 3
+    position.read_anew()
+    assert position.log(started(job=9)) == HOLE
+
+
+def test_a_lost_log_has_its_end_alone() -> None:
+    position = Position()
+    read(position, started(), token(2))
+    end = failed(9, 1, "log_lost")
+    assert position.log(end) == HOLE  # the log stands, and lacks seq 3 to 8
+    position.read_anew()
+    assert position.log(end) == DELIVER
+
+
+def test_an_end_without_a_log_is_taken_where_it_fits() -> None:
+    position = Position()
+    for event in (started(), token(2)):
+        position.live(event)
+    assert not position.end_unconfirmed(completed(4))
+    assert position.end_unconfirmed(completed(3))
+    assert position.seq == 3
+
+
+def test_a_later_attempt_is_entered_without_a_log_where_nothing_is_missing() -> None:
+    position = Position()
+    assert not position.may_enter(resumed(1, 2))
+    for event in (started(), token(2), token(3)):
+        position.live(event)
+    assert not position.may_enter(token(4, 2))
+    assert not position.may_enter(resumed(5, 2))
+    assert not position.may_enter(resumed(4, 1))
+    assert position.may_enter(resumed(4, 2))
+    assert position.may_enter(resumed(3, 2))
+    assert position.enter_unconfirmed(resumed(3, 2)) == Ruling(Verdict.DELIVER, 2)
+    assert position.live(token(4, 2)) == DELIVER
+    assert position.enter_unconfirmed(resumed(5, 3)) == DELIVER
+
+
+class Holed(Reader):
+    """Reads a log that may lack events, and may be replaced; as the SDK does."""
+
+    def __init__(self, log: list[KnownEvent], after: int = 0) -> None:
+        super().__init__(log, after)
+        self.at = 0
+        self.anchor: KnownEvent | None = None
+        self.holes = 0
+
+    def read(self) -> None:
+        if self.at and (
+            self.at > len(self.log) or self.log[self.at - 1] != self.anchor
+        ):
+            self.anew()
+        visible = self.log[: self.visible]
+        while self.at < len(visible) and not self.ended:
+            event = visible[self.at]
+            ruling = self.position.log(event)
+            if ruling.verdict is Verdict.HOLE:
+                self.holes += 1
+                self.anew()
+                return
+            self.at += 1
+            self.anchor = event
+            if ruling.verdict is Verdict.DELIVER:
+                self.take(event, ruling)
+
+    def anew(self) -> None:
+        self.at = 0
+        self.anchor = None
+        self.position.read_anew()
+
+    def look(self) -> None:
+        if self.visible and not self.ended:
+            self.read()
+
+    def take(self, event: AnyEvent, ruling: Ruling) -> None:
+        super().take(event, ruling)
+        for left, right in pairwise(self.delivered):
+            assert left.attempt <= right.attempt
+            entered = isinstance(right, Started | Resumed) or right.terminal
+            assert left.attempt == right.attempt or entered
+
+
+@settings(max_examples=300, deadline=None)
+@given(histories(), st.data())
+def test_nothing_is_delivered_over_a_hole(
+    history: tuple[list[KnownEvent], list[KnownEvent]], data: st.DataObject
+) -> None:
+    log, published = history
+    lost = data.draw(st.sets(st.integers(1, len(log)), min_size=1))
+    heard = data.draw(st.booleans())
+    reader = Holed([event for event in log if event.seq not in lost])
+    reader.visible = len(reader.log)
+    reader.look()
+    first = min(lost)
+    before_live = list(reader.delivered)
+    assert before_live == log[: first - 1]
+    if not heard:
+        reader.look()
+        assert reader.delivered == before_live
+        return
+    for event in published:
+        if reader.ended:
+            break
+        if data.draw(st.integers(0, 7)):
+            reader.live(event)
+    # Whatever live filled, each event is the log's or was only shown live; nothing of
+    # the log behind a hole that live did not fill.
+    for seen in reader.delivered:
+        assert seen in published
+    if reader.ended:
+        assert reader.delivered[-1] == log[-1]
+
+
+@settings(max_examples=200, deadline=None)
+@given(histories(), histories(), st.data())
+def test_another_life_of_the_id_is_read_as_it_is(
+    first: tuple[list[KnownEvent], list[KnownEvent]],
+    second: tuple[list[KnownEvent], list[KnownEvent]],
+    data: st.DataObject,
+) -> None:
+    """NATS was wiped under a reader, and the id was submitted again."""
+    log, published = first
+    other = [again(event) for event in second[0]]
+    reader = Holed(log)
+    for event in published:
+        if reader.ended:
+            return
+        reader.visible += data.draw(st.integers(0, len(log) - reader.visible))
+        reader.live(event)
+        if data.draw(st.integers(0, 4)) == 0:
+            break
+    if reader.ended:
+        return
+    reader.log, reader.visible = other, len(other)
+    reader.anew()
+    for _ in range(2):
+        reader.read()
+    # An end alone is an end of either life.
+    assert reader.delivered[-1:] == other[-1:]
+    if isinstance(other[0], Started):
+        assert reader.delivered == other
+
+
+def again(event: KnownEvent) -> KnownEvent:
+    """The event in a later life of its id."""
+    if isinstance(event, Started):
+        event.job = 99
+    return event

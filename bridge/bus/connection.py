@@ -8,8 +8,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import nats.errors
@@ -22,7 +23,7 @@ from bridge.bus.options import client_options, redact, server_urls
 from bridge.bus.outbox import Outbox
 from bridge.bus.questions import Question, Questions
 from bridge.config import NatsSettings
-from bridge.errors import BusError, ConnectionLost, SetupError
+from bridge.errors import BusError, ConnectionLost, NotPermitted, SetupError
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +35,11 @@ SAY_EVERY_S = 5.0
 
 Handler = Callable[[Msg], None]
 Listener = Callable[[], None]
+RefusalListener = Callable[[str, str], None]
+
+#: What the server says of a subject that this user may not use. nats-py hands its
+#: words on in lower case, the subject too.
+REFUSAL = re.compile(r'permissions violation for (?:publish|subscription) to "([^"]+)"')
 
 
 class Connection:
@@ -52,12 +58,16 @@ class Connection:
         self._subscriptions: list[Subscription] = []
         self._questions = Questions()
         self._inbox = ""
+        self._deaf = ""
         self._closing = False
         self._last_error = ""
         self._failures: asyncio.Queue[Exception] = asyncio.Queue()
         self.closed = asyncio.Event()
         self.on_disconnected: list[Listener] = []
         self.on_reconnected: list[Listener] = []
+        #: Called with a subject that the server refused to this user, in lower case,
+        #: and the server's words.
+        self.on_refused: list[RefusalListener] = []
         #: How often the connection came back.
         self.reconnects = 0
 
@@ -228,7 +238,8 @@ class Connection:
     ) -> Msg:
         """Publish and wait for one answer.
 
-        Raises `ConnectionLost` when disconnected or when no answer came in time, and
+        Raises `ConnectionLost` when disconnected or when no answer came in time,
+        `NotPermitted` when the server refuses the subject to this user, and
         `StreamUnavailable` when nobody listens there. May be cancelled.
         """
         question = self.ask(subject, payload, timeout_s=timeout_s, headers=headers)
@@ -249,6 +260,8 @@ class Connection:
         """
         if not self.connected:
             raise ConnectionLost(f"not connected to NATS at {self.servers}")
+        if self._deaf:
+            raise NotPermitted(self._deaf)
         question = self._questions.expect(subject, timeout_s)
         try:
             self.publish(subject, payload, f"{self._inbox}.{question.token}", headers)
@@ -316,8 +329,21 @@ class Connection:
         self._last_error = str(error) or type(error).__name__
         if not self._inbox:
             self._failures.put_nowait(error)
+            return
+        log.debug("NATS: %s", self._last_error)
+        refusal = REFUSAL.search(self._last_error.lower())
+        if refusal is not None:
+            self._refused(refusal[1], self._last_error)
+
+    def _refused(self, subject: str, words: str) -> None:
+        if subject.startswith(self._inbox.lower()):
+            # No answer to anything can be heard until the connection is another one.
+            self._deaf = f"this NATS user may not subscribe to its inbox: {words}"
+            self._questions.refuse(None, self._deaf)
         else:
-            log.debug("NATS: %s", self._last_error)
+            reason = f"this NATS user may not use {subject}: {words}"
+            self._questions.refuse(subject, reason)
+        _call(self.on_refused, subject, words)
 
     async def _disconnected(self) -> None:
         if not self._closing and self._inbox:
@@ -328,6 +354,7 @@ class Connection:
 
     async def _reconnected(self) -> None:
         self.reconnects += 1
+        self._deaf = ""
         log.info("reconnected to NATS")
         _call(self.on_reconnected)
 
@@ -338,10 +365,10 @@ class Connection:
             self.closed.set()
 
 
-def _call(listeners: list[Listener]) -> None:
+def _call(listeners: Sequence[Callable[..., None]], *arguments: str) -> None:
     for listener in list(listeners):
         try:
-            listener()
+            listener(*arguments)
         except Exception:
             # nats-py's reconnect task must outlive a defect of ours.
             log.exception("a listener of the NATS connection failed")

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from nats.aio.msg import Msg
 
-from bridge.errors import ConnectionLost, StreamUnavailable
+from bridge.errors import ConnectionLost, NotPermitted, StreamUnavailable
 
 #: Answers that stay away are noticed with this grain, in seconds.
 EXPIRE_EVERY_S = 0.1
@@ -45,6 +45,11 @@ class Question(NamedTuple):
                 reason or f"no answer on {self.subject} within {self.timeout_s:g} s"
             )
             self.future.set_exception(ConnectionLost(reason))
+
+    def refuse(self, reason: str) -> None:
+        """The server did not let the question, or its answer, through."""
+        if not self.future.done():
+            self.future.set_exception(NotPermitted(reason))
 
 
 class Questions:
@@ -90,6 +95,12 @@ class Questions:
         """No answer will come to anything that was asked so far."""
         for question in list(self._waiting.values()):
             question.give_up(reason)
+
+    def refuse(self, subject: str | None, reason: str) -> None:
+        """What was asked on ``subject``, in lower case, gets no answer; None: all."""
+        for question in list(self._waiting.values()):
+            if subject is None or question.subject.lower() == subject:
+                question.refuse(reason)
 
     def close(self) -> None:
         """Give up, and let no timer stay behind."""

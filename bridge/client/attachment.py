@@ -40,6 +40,14 @@ class Attachment:
 
         self._detach = detach
 
+    def refused(self, subject: str, words: str) -> None:
+        """The server refused ``subject``, in lower case, to this user."""
+        tokens = self.cell.subjects.tokens(self.tenant, self.id)
+        if subject == tokens.lower():
+            self.feed.deafened(words)
+        else:
+            self.feed.refused(subject, words)
+
     def keep_alive(self, keepalive_ms: int) -> None:
         """Renew the request's lease from now on."""
         self._lease = Lease(self.cell, self.tenant, self.id, keepalive_ms)

@@ -24,7 +24,7 @@ def cell_of(tenant: str, id: str, cells: int) -> int:
     """
     if cells < 1:
         raise ValueError("a deployment has at least one cell")
-    return crc32(f"{tenant}/{id}".encode()) % cells
+    return crc32(f"{tenant}/{id}".encode(errors="replace")) % cells
 
 
 def request_id(

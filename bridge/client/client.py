@@ -149,7 +149,8 @@ class Client:
           nothing again.
         - ``session``, ``supersede``: the requests of one conversation, and whether
           this one ends the others.
-        - ``deadline_ms``: from now; past it the request ends ``failed``.
+        - ``deadline_ms``: from now; past it the request ends ``failed``. None is
+          600,000: ten minutes.
         - ``keepalive_ms``: cancel when nobody has read for so long. Streams of this
           client keep it alive; after a bare `submit` somebody has to `join` with the
           same ``keepalive_ms`` in time.
@@ -157,9 +158,11 @@ class Client:
         - ``speech``: ask for segments to be spoken, ``True`` or options.
         - ``metadata``: strings, echoed in ``started`` and in the terminal event.
 
-        Raises `JobTooLarge`, `QueueFull`, `UnknownLane` or another `JobRefused`;
-        `ConnectionLost` when nobody said in time whether the job is stored (submitting
-        the same id again is safe); `InvalidJob` and `ValueError` for wrong arguments.
+        Raises `JobTooLarge`, `QueueFull`, `UnknownLane` or another `JobRefused`, for a
+        user without the right to publish there too; `ConnectionLost` when nobody said
+        in time whether the job is stored (submitting the same id again is safe);
+        `InvalidJob`, `ValueError` and `TypeError` for wrong arguments. Text is a
+        ``str``; half an emoji in it becomes U+FFFD.
         """
         tenant = self._tenant(tenant)
         job = self._job(
@@ -218,13 +221,13 @@ class Client:
         async def submit() -> bool:
             had_it = await self._submit(link, tenant, lane, job)
             # An id of the caller's own may have been served long ago.
-            attachment.feed.due = id is not None
+            attachment.feed.due |= id is not None
             return had_it
 
         return Stream(
             link,
             attachment,
-            Reader(cell, tenant, job.id, attachment.feed),
+            Reader(cell, tenant, job.id, attachment.feed, deadline_ms=job.deadline_ms),
             submit=submit,
             keepalive_ms=keepalive_ms,
         )
@@ -282,8 +285,9 @@ class Client:
         the terminal event comes alone. ``wait_s`` is how long the log may stay empty,
         ``None`` for ever: then iterating raises `NothingInLog`, since unknown, not
         started yet and no longer kept look alike. `LogExpired` says that the log
-        begins above ``from_seq`` by now. ``keepalive_ms`` is the job's own, to keep
-        the request alive while it is read here.
+        begins above ``from_seq`` by now, or is not whole, `RequestLost` that no end
+        will come. ``keepalive_ms`` is the job's own, to keep the request alive while
+        it is read here.
         """
         if from_seq < 1:
             raise ValueError("from_seq counts from 1")
@@ -310,6 +314,7 @@ class Client:
         said in time that it is kept, and `StreamUnavailable` where no bridge ever ran.
         """
         tenant = self._tenant(tenant)
+        check_token(id, "id")
         await self._linked().cancel(tenant, id, reason, timeout_s=self._timeout_s)
 
     async def cancel_session(

@@ -33,7 +33,10 @@ class Feed:
     """A bounded queue between a subscription's callback and one reader.
 
     ``due`` says that the log is to be looked at: after silence, a reconnect, or when
-    something had to be dropped. ``closed`` says why nothing will come any more.
+    something had to be dropped. ``renewed`` says that the connection is a new one, and
+    ``closed`` why nothing will come any more. ``refusal`` has the server's words when
+    it refused the question that was asked last, ``deaf`` when it refused to let the
+    subject be heard.
     """
 
     def __init__(self) -> None:
@@ -42,7 +45,13 @@ class Feed:
         self.received = 0
         self.dropped = 0
         self.due = False
+        self.renewed = False
         self.closed: str | None = None
+        self.refusal: str | None = None
+        self.deaf: str | None = None
+        self._away_s = 0.0
+        self._away_since: float | None = None
+        self._asked = ""
         self._waiter: asyncio.Future[None] | None = None
         self._asking: asyncio.Timeout | None = None
         self._seen = -1
@@ -98,21 +107,51 @@ class Feed:
                 timer.cancel()
 
     @asynccontextmanager
-    async def asking(self) -> AsyncIterator[None]:
-        """A question to NATS whose answer a reconnect would lose.
+    async def asking(self, subject: str) -> AsyncIterator[None]:
+        """A question to NATS on ``subject`` whose answer a reconnect would lose.
 
-        Raises `TimeoutError` inside when the connection is new.
+        Raises `TimeoutError` inside when the connection is new, and when the server
+        refuses the subject.
         """
         async with asyncio.timeout(None) as asking:
-            self._asking = asking
+            self._asking, self._asked = asking, subject
             try:
                 yield
             finally:
-                self._asking = None
+                self._asking, self._asked = None, ""
+
+    @property
+    def away_s(self) -> float:
+        """For how many seconds, in all, the connection was away."""
+        if self._away_since is None:
+            return self._away_s
+        return self._away_s + asyncio.get_running_loop().time() - self._away_since
+
+    def disconnected(self) -> None:
+        """The connection is away, until `reconnected`. Safe to call twice."""
+        if self._away_since is None:
+            self._away_since = asyncio.get_running_loop().time()
 
     def reconnected(self) -> None:
         """The connection is new: something may have been missed."""
+        self._away_s, self._away_since = self.away_s, None
         self._interrupt()
+        self.due = self.renewed = True
+        self.wake()
+
+    def refused(self, subject: str, words: str) -> None:
+        """The server refused ``subject``, in lower case: what was asked there is lost.
+
+        So is what was asked anywhere, if it is where the answer was to come.
+        """
+        asked = self._asked.lower()
+        if asked and (subject == asked or subject.startswith("_inbox.")):
+            self.refusal = words
+            self._interrupt()
+
+    def deafened(self, words: str) -> None:
+        """The server refused the subscription: only the log tells."""
+        self.deaf = words
         self.due = True
         self.wake()
 

@@ -10,8 +10,9 @@ from bridge.bus.cell import Cell
 from bridge.bus.connection import Connection
 from bridge.client.attachment import Attachment
 from bridge.client.cells import cell_of
+from bridge.client.jobs import well_formed
 from bridge.config import BusSettings, NatsSettings
-from bridge.errors import BusError, ConnectionLost
+from bridge.errors import BusError, ConnectionLost, NotPermitted
 from bridge.events import Control, encode
 
 #: Open streams are looked at so often, for silence and for the connection's end, in s.
@@ -62,7 +63,9 @@ class Link:
     async def open(self) -> None:
         """Connect. Raises `ConnectionLost` and `SetupError`. May be cancelled."""
         await self.connection.connect(wait=False)
+        self.connection.on_disconnected.append(self._disconnected)
         self.connection.on_reconnected.append(self._reconnected)
+        self.connection.on_refused.append(self._refused)
         self._sweeping = self._loop.create_task(self._sweep())
 
     async def close(self) -> None:
@@ -77,6 +80,14 @@ class Link:
             self._sweeping.cancel()
             await asyncio.wait([self._sweeping])
         await self.connection.close()
+
+    def _disconnected(self) -> None:
+        for attachment in self._attachments:
+            attachment.feed.disconnected()
+
+    def _refused(self, subject: str, words: str) -> None:
+        for attachment in self._attachments:
+            attachment.refused(subject, words)
 
     def _reconnected(self) -> None:
         for attachment in self._attachments:
@@ -142,17 +153,18 @@ class Link:
     ) -> None:
         """Cancel a request, and wait until JetStream keeps that.
 
-        Raises `ConnectionLost` after ``timeout_s`` and `BusError`.
+        Raises `NotPermitted` at once, `ConnectionLost` after ``timeout_s``, and
+        `BusError`.
         """
         cell = self.cell(tenant, id)
         subject = cell.subjects.control(tenant, "request", id)
-        await self._keep(subject, Control("cancel", reason), timeout_s)
+        await self._keep(subject, Control("cancel", well_formed(reason)), timeout_s)
 
     async def cancel_session(
         self, tenant: str, session: str, reason: str, *, timeout_s: float
     ) -> None:
         """Cancel what a session has, in every cell."""
-        control = Control("cancel", reason)
+        control = Control("cancel", well_formed(reason))
         await asyncio.gather(
             *(
                 self._keep(
@@ -173,6 +185,8 @@ class Link:
                     subject, payload, timeout_s=min(CANCEL_ANSWER_S, timeout_s)
                 )
                 raise_for_error(answer.data, subject)
+            except NotPermitted:
+                raise
             except ConnectionLost:
                 if self._loop.time() >= deadline or self.connection.closed.is_set():
                     raise

@@ -11,7 +11,14 @@ from bridge.client.answer import Answer
 from bridge.client.attachment import Attachment
 from bridge.client.reader import Reader
 from bridge.errors import ConnectionLost, RequestCancelled, RequestFailed
-from bridge.events import Cancelled, Completed, Failed, KnownEvent, UnknownEvent
+from bridge.events import (
+    Cancelled,
+    Completed,
+    Failed,
+    KnownEvent,
+    ToolCall,
+    UnknownEvent,
+)
 
 #: How long `Stream.cancel` waits until JetStream keeps the cancel, in seconds.
 CANCEL_S = 10.0
@@ -61,8 +68,13 @@ class Stream:
     - One task reads at a time. Reading may be cancelled and gone on with (with
       ``cancel_on_exit=False``, or outside an ``async for``) and loses nothing.
 
+    - A reader that may not read the log gets the end as live shows it: `confirmed` is
+      False then.
+
     Iterating raises `ConnectionLost` when the client is closed, `LogExpired` when
-    what is to come is no longer kept, `NothingInLog` as `Client.join` says, and what
+    what is to come is no longer kept, `RequestLost` when no end will come (30 s after
+    the deadline, while NATS was connected), `NotPermitted` when live has left a hole
+    that this user may not read, `NothingInLog` as `Client.join` says, and what
     `Client.submit` raises.
     """
 
@@ -86,6 +98,7 @@ class Stream:
         self._answer = Answer()
         self._end: Completed | Failed | Cancelled | None = None
         self.truncated_to: int | None = None
+        self._void: int | None = None
 
     def __repr__(self) -> str:
         state = "ended" if self._end else "left" if self._left else "open"
@@ -120,6 +133,25 @@ class Stream:
         return self._answer.reasoning
 
     @property
+    def tool_calls(self) -> list[ToolCall]:
+        """The tool calls that stand, each put together as far as it came."""
+        return self._answer.tool_calls
+
+    @property
+    def confirmed(self) -> bool:
+        """Whether the log has the terminal event; False before the end.
+
+        False beside `end` where this user may not read the log: live has shown it,
+        and what is shown live may be refused by the log.
+        """
+        return self._end is not None and self._reader.confirmed
+
+    @property
+    def ignored_messages(self) -> int:
+        """Messages on the request's subject that were no event of it."""
+        return self._reader.ignored
+
+    @property
     def end(self) -> Completed | Failed | Cancelled | None:
         """The terminal event, once it was yielded."""
         return self._end
@@ -137,11 +169,14 @@ class Stream:
         reader = self._reader
         while True:
             event = reader.take() or await self._next()
-            self.truncated_to = truncated_to = reader.truncated_to
-            if truncated_to is not None:
-                self._answer.truncate(truncated_to)
+            void = reader.truncated_to
+            if void is not None:
+                self._answer.truncate(void)
+                # An event that is not shown may have told it.
+                self._void = void if self._void is None else min(void, self._void)
             if isinstance(event, UnknownEvent):
                 continue
+            self.truncated_to, self._void = self._void, None
             self._answer.add(event)
             if isinstance(event, Completed | Failed | Cancelled):
                 self._end = event
@@ -161,7 +196,8 @@ class Stream:
     async def completed(self) -> Completed:
         """Read to the end and return it.
 
-        ``text`` is filled in where the event had to leave it out. Raises
+        ``text``, ``reasoning`` and ``tool_calls`` are filled in where the event had to
+        leave them out. Raises
         `RequestFailed` or `RequestCancelled`, which carry the partial text, and what
         iterating raises. Cancelling it leaves the stream.
         """
@@ -180,6 +216,8 @@ class Stream:
             raise RequestCancelled(end.reason, text=text)
         if end.text_omitted:
             end.text = text
+            end.reasoning = self.reasoning or None
+            end.tool_calls = self.tool_calls or None
         return end
 
     # Beginning and leaving

@@ -19,11 +19,12 @@ from bridge.errors import (
     ConnectionLost,
     JobRefused,
     JobTooLarge,
+    NotPermitted,
     QueueFull,
     StreamUnavailable,
     UnknownLane,
 )
-from bridge.events import Job, encode
+from bridge.events import UNREADABLE, Job, encode
 
 #: How long one try waits for JetStream's answer, in seconds.
 ANSWER_S = 1.0
@@ -93,6 +94,10 @@ async def submit_job(
                     "bridge's lanes, and has a bridge with this prefix ever run? "
                     "tokenbridge check tells"
                 ) from error
+        except NotPermitted as error:
+            raise JobRefused(
+                f"job {job.id} was not taken on {subject}: {error}"
+            ) from error
         except ConnectionLost as error:
             reason = error
         if loop.time() - begun_at + delay > timeout_s:
@@ -107,11 +112,14 @@ async def submit_job(
 def _stored(data: bytes, job: Job) -> bool:
     try:
         answer = _decoder.decode(data)
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise ConnectionLost("JetStream's answer to a job is none") from error
-    if answer.error is None:
-        return answer.duplicate
-    raise _refusal(answer.error, job)
+    if answer.error is not None:
+        raise _refusal(answer.error, job)
+    if not answer.stream:
+        # Somebody else who listens there: that is no promise that the job is kept.
+        raise ConnectionLost("what answered to a job is not JetStream")
+    return answer.duplicate
 
 
 def _refusal(error: _Error, job: Job) -> JobRefused | BusError:

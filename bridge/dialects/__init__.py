@@ -12,14 +12,16 @@ class TextDelta(msgspec.Struct, frozen=True, gc=False):
 
 
 class FullText(msgspec.Struct, frozen=True, gc=False):
-    """The answer's text so far, which some servers repeat beside or behind its deltas.
+    """What was said so far, which some servers repeat beside or behind its deltas.
 
     What of it was not said yet is a delta, and mostly nothing is. Where it is not
     ``certain`` that it says all again, it is a delta unless it says exactly that.
+    ``reasoning``: it is the reasoning so far, and not the text.
     """
 
     text: str
     certain: bool = True
+    reasoning: bool = False
 
 
 class ReasoningDelta(msgspec.Struct, frozen=True, gc=False):

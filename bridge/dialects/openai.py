@@ -38,6 +38,7 @@ from bridge.dialects.openai_errors import (
     ERROR_NAME,
     error_in,
     error_instead,
+    printable,
     reported_error,
 )
 from bridge.dialects.openai_words import (
@@ -88,6 +89,7 @@ _FAILURES = re.compile(
     r"|insufficient_system_resources?|.*(?:error|exception)(?:ed)?"
 )
 
+_FIRST_HALVES = frozenset(map(chr, range(0xD800, 0xDC00)))
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 #: What a choice is recognised by where it is not an element of ``choices``.
@@ -242,8 +244,8 @@ class OpenAIResponse:
             records = "record was" if self.skipped == 1 else "records were"
             notes.append(f"{self.skipped} {records} skipped: {self.first_skipped}")
         if self._meaningless and not self.said:
-            notes.append(f"it said: {shorten(self._meaningless, 200)}")
-        self._fail(BackendProtocolError("; ".join(notes)))
+            notes.append(f"it said: {self._meaningless}")
+        self._fail(BackendProtocolError(printable("; ".join(notes))))
 
     def _fail(self, failure: GenerationError) -> None:
         self.done = True
@@ -390,30 +392,41 @@ class OpenAIResponse:
     def _take_reasoning(
         self, said: Words, whole: Words, recap: Recap, deltas: list[Delta]
     ) -> None:
-        text = said.reasoning
-        if not text and not (recap is not Recap.NONE and self._reasoned):
-            text = whole.reasoning
-        text = self._joined("reasoning", text)
+        text = self._joined("reasoning", said.reasoning)
         if text:
-            self._reasoned = True
             self._add(deltas, [ReasoningDelta(text)])
+        if whole.reasoning != said.reasoning:
+            recap = recap if self._reasoned or text else Recap.NONE
+            if recap is not Recap.NONE:
+                self._repeat(whole.reasoning, deltas, recap, reasoning=True)
+            elif text := self._joined("reasoning", whole.reasoning):
+                self._add(deltas, [ReasoningDelta(text)])
+        self._reasoned = self._reasoned or bool(said.reasoning or whole.reasoning)
 
     def _take_text(
         self, text: str, deltas: list[Delta], recap: Recap = Recap.NONE
     ) -> None:
-        if recap is not Recap.NONE:
-            text = _well_formed(text)
-            if self._splitter is not None:
-                text = _without_thoughts(text)
-            if text:
-                certain = recap is Recap.CERTAIN
-                self._add(deltas, [FullText(text, certain=certain)])
+        if recap is Recap.CERTAIN or (
+            recap is Recap.POSSIBLE and "text" not in self._halves
+        ):
+            self._repeat(text, deltas, recap)
             return
         text = self._joined("text", text)
         if text and self._splitter is not None:
             self._add(deltas, _deltas_of(self._splitter.receive(text)))
         elif text:
             self._add(deltas, [TextDelta(text)])
+
+    def _repeat(
+        self, text: str, deltas: list[Delta], recap: Recap, *, reasoning: bool = False
+    ) -> None:
+        # Half of a pair at the end is held back in what is repeated, too.
+        text = _well_formed(text[:-1] if text[-1:] in _FIRST_HALVES else text)
+        if self._splitter is not None and not reasoning:
+            text = _without_thoughts(text)
+        if text:
+            certain = recap is Recap.CERTAIN
+            self._add(deltas, [FullText(text, certain=certain, reasoning=reasoning)])
 
     def _add(self, deltas: list[Delta], more: Iterable[Delta]) -> None:
         for delta in more:
@@ -441,7 +454,7 @@ class OpenAIResponse:
         if not text:
             return text
         text = self._halves.pop(kind, "") + text
-        if "\ud800" <= text[-1] <= "\udbff":
+        if text[-1] in _FIRST_HALVES:
             self._halves[kind] = text[-1]
             text = text[:-1]
         return _well_formed(text)

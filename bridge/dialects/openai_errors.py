@@ -121,7 +121,7 @@ def error_message(status: int, body: bytes) -> str:
         found = _message_in(value) or (_text(body) if value else "")
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         found = _message_in_text(body)
-    return _printable(found) or _phrase(status)
+    return printable(found) or _phrase(status)
 
 
 def error_for_status(
@@ -253,7 +253,7 @@ def reported_error(value: Any) -> BackendReportedError:
         else {}
     )
     said = _message_in(value) or first_words(inner) or _kind_in(fields)
-    message = _printable(said) or "it did not say what"
+    message = printable(said) or "it did not say what"
     status = _status_in(fields)
     return BackendReportedError(
         f"the backend reported an error: {message}",
@@ -330,7 +330,7 @@ def _text(body: bytes) -> str:
     return body[:MAX_ERROR_BODY_BYTES].decode("utf-8", "replace")
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """``text`` shortened, and without what a terminal would obey."""
     kept = "".join(c if c.isprintable() else " " for c in text[:MAX_ERROR_BODY_BYTES])
     return shorten(kept)
@@ -346,7 +346,7 @@ def _phrase(status: int) -> str:
 def _redirect_message(status: int, location: str | None) -> str:
     if not location:
         return f"the backend answered {status}, a redirect; check the backend URL"
-    target = _printable(location)
+    target = printable(location)
     return (
         f"the backend answered {status} and redirects to {target}; redirects are not "
         "followed: set the backend URL to where it points, up to /v1"

@@ -6,7 +6,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.client.answer import Answer
-from bridge.events import KnownEvent, Reasoning, Resumed, Token
+from bridge.events import (
+    KnownEvent,
+    Reasoning,
+    Resumed,
+    Token,
+    ToolCall,
+    ToolCallDelta,
+)
 
 
 def restart(seq: int, mode: str = "restart") -> Resumed:
@@ -53,6 +60,36 @@ def test_a_restart_that_is_taken_back_voids_nothing() -> None:
     answer.add(Token("a", 4, 1, "no"))
     answer.truncate(2)
     assert answer.text == "yes"
+
+
+def tool(seq: int, index: int, arguments: str = "", **named: str) -> ToolCallDelta:
+    return ToolCallDelta("a", seq, 1, index=index, arguments=arguments, **named)
+
+
+def test_tool_calls_are_put_together() -> None:
+    answer = Answer()
+    assert answer.tool_calls == []
+    answer.add(tool(2, 1, '{"b"', call_id="c2", name="g"))
+    answer.add(tool(3, 0, "{", call_id="c1", name="f"))
+    answer.add(tool(4, 1, ":2}"))
+    answer.add(tool(5, 0, "}"))
+    whole = [ToolCall(0, "c1", "f", "{}"), ToolCall(1, "c2", "g", '{"b":2}')]
+    assert answer.tool_calls == whole
+    answer.truncate(4)
+    assert answer.tool_calls == [ToolCall(0, "c1", "f", "{"), whole[1]]
+
+
+def test_a_restart_voids_tool_calls_and_reasoning() -> None:
+    answer = Answer()
+    answer.add(Reasoning("a", 2, 1, "Hm. "))
+    answer.add(tool(3, 0, "{}", call_id="c1", name="f"))
+    answer.add(restart(4))
+    assert (answer.text, answer.reasoning, answer.tool_calls) == ("", "", [])
+    answer.add(tool(5, 0, "[]", call_id="c2", name="g"))
+    assert answer.tool_calls == [ToolCall(0, "c2", "g", "[]")]
+    answer.truncate(3)
+    assert answer.tool_calls == [ToolCall(0, "c1", "f", "{}")]
+    assert answer.reasoning == "Hm. "
 
 
 @given(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -105,6 +106,39 @@ async def test_a_job_is_what_was_asked_for(bus: Bus, client: Client) -> None:
     }
     assert (job.session, job.deadline_ms) == ("call", 1000)
     assert job.metadata == {"caller": "web"}
+
+
+@pytest.mark.parametrize("prompt", [b"hello", 3, ["x"]])
+async def test_a_prompt_that_is_no_text(
+    bus: Bus, client: Client, prompt: object
+) -> None:
+    for system in (None, prompt):
+        given: dict[str, Any] = {"prompt": prompt if system is None else "Hi"}
+        said = "system must be" if system is not None else "prompt must be"
+        with pytest.raises(TypeError, match=said):
+            await client.submit(**given, system=system)  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match=said):
+            client.stream(**given, system=system)  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match=said):
+            await client.generate(**given, system=system)  # type: ignore[arg-type]
+    assert await bus.jobs() == 0
+
+
+async def test_half_an_emoji_is_sent_as_a_replacement_character(
+    bus: Bus, client: Client
+) -> None:
+    await client.submit("cut \ud83d", metadata={"k": "\ud83d"})
+    _, data = await stored_job(bus)
+    job = decode_job(data)
+    assert job.request["messages"][0]["content"] == "cut \ufffd"
+    assert job.metadata == {"k": "\ufffd"}
+    await client.cancel("one", reason="cut \ud83d")
+    assert await bus.cancel_reason("request", "one") == "cut \ufffd"
+    for name in ("cut\ud83d", "a.b"):
+        with pytest.raises(InvalidToken):
+            await client.cancel(name)
+        with pytest.raises(InvalidJob):
+            await client.submit("Hi", session=name)
 
 
 async def test_tenant_and_lane_of_a_call(nats_server: NatsServer, prefix: str) -> None:

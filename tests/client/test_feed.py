@@ -74,7 +74,7 @@ async def test_a_reconnect_ends_a_question() -> None:
     feed = Feed()
 
     async def ask() -> None:
-        async with feed.asking():
+        async with feed.asking("$JS.API.X"):
             await asyncio.sleep(60)
 
     asking = asyncio.ensure_future(ask())

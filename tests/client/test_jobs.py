@@ -6,9 +6,14 @@ from typing import Any
 
 import pytest
 
-from bridge.client.jobs import make_job, make_request
+from bridge.client.jobs import (
+    DEFAULT_DEADLINE_MS,
+    make_job,
+    make_request,
+    well_formed,
+)
 from bridge.errors import InvalidJob
-from bridge.events import Job
+from bridge.events import Job, encode
 
 
 def body(prompt: str | None = None, **more: Any) -> dict[str, Any]:
@@ -128,3 +133,89 @@ def test_what_is_no_json() -> None:
 def test_a_typo_in_the_speech_options_is_named() -> None:
     with pytest.raises(InvalidJob, match="langauge"):
         job(speech={"langauge": "en"})
+
+
+def test_the_deadline_is_always_sent() -> None:
+    assert job().deadline_ms == DEFAULT_DEADLINE_MS == 600_000
+    assert b'"deadline_ms":600000' in encode(job())
+
+
+@pytest.mark.parametrize("value", [b"hello", bytearray(b"x"), 3, 1.5, ["x"], {}, True])
+@pytest.mark.parametrize("name", ["prompt", "system"])
+def test_a_prompt_is_text(name: str, value: object) -> None:
+    given: dict[str, Any] = {"prompt": "Hi", name: value}
+    with pytest.raises(
+        TypeError, match=f"{name} must be a str, not {type(value).__name__}"
+    ):
+        body(given.pop("prompt"), **given)
+
+
+@pytest.mark.parametrize("context", ["Hi", [b"x"], ["x"], [("role", "user")]])
+def test_a_context_holds_messages(context: Any) -> None:
+    with pytest.raises(TypeError, match="context must be a sequence of messages"):
+        body("Hi", context=context)
+
+
+@pytest.mark.parametrize(
+    ("more", "where"),
+    [
+        ({"request": body("Hi") | {"user": b"x"}}, r"request\.user"),
+        (
+            {"request": {"model": "m", "messages": [{"content": [{"text": b"x"}]}]}},
+            r"request\.messages\[0\]\.content\[0\]\.text",
+        ),
+        ({"metadata": {"k": memoryview(b"x")}}, r"metadata\.k"),
+        ({"speech": {"language": b"en"}}, r"speech\.language"),
+    ],
+)
+def test_bytes_are_not_sent_as_base64(more: dict[str, Any], where: str) -> None:
+    with pytest.raises(TypeError, match=f"^{where} must be a str"):
+        job(**more)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_what_is_no_number_is_not_sent_as_null(value: float) -> None:
+    with pytest.raises(ValueError, match=r"request\.temperature"):
+        job(request=body("Hi", parameters={"temperature": value}))
+
+
+@pytest.mark.parametrize(
+    ("text", "sent"),
+    [
+        ("plain", "plain"),
+        ("\ud83d\ude00", "\U0001f600"),
+        ("cut \ud83d", "cut \ufffd"),
+        ("\ude00\ud83d", "\ufffd\ufffd"),
+        ("\ud83da\U0001f600", "\ufffda\U0001f600"),
+        ("-caf\udce9", "-caf\ufffd"),
+    ],
+)
+def test_half_an_emoji_becomes_a_replacement_character(text: str, sent: str) -> None:
+    assert well_formed(text) == sent
+    made = job(
+        request=body(
+            text, system=text, context=[{"role": "user", "content": [{"text": text}]}],
+            parameters={"stop": (text,), text: [text]},
+        ),
+        metadata={text: text},
+    )  # fmt: skip
+    messages = made.request["messages"]
+    assert [m["content"] for m in messages] == [sent, [{"text": sent}], sent]
+    assert made.request["stop"] == [sent]
+    assert made.request[sent] == [sent]
+    assert made.metadata == {sent: sent}
+
+
+@pytest.mark.parametrize("field", ["id", "session", "on_restart"])
+def test_half_an_emoji_in_a_name_is_refused(field: str) -> None:
+    more: dict[str, Any] = {field: "cut\ud83d"}
+    with pytest.raises(InvalidJob):
+        job(**more)
+
+
+def test_nesting_without_end_is_refused() -> None:
+    deep: list[Any] = []
+    for _ in range(100_000):
+        deep = [deep]
+    with pytest.raises(InvalidJob, match="nested"):
+        job(request=body("Hi", parameters={"stop": deep}))

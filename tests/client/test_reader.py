@@ -12,7 +12,7 @@ from bridge.client import feed as feeds
 from bridge.client import reader as readers
 from bridge.client.feed import Feed
 from bridge.client.reader import Reader
-from bridge.errors import ConnectionLost, LogExpired, NothingInLog
+from bridge.errors import ConnectionLost, LogExpired, NothingInLog, RequestLost
 from bridge.events import AnyEvent, KnownEvent, encode
 from tests.client.bridge_side import PATIENCE_S, Author, Bus, running_bus
 from tests.servers import NatsServer
@@ -29,10 +29,19 @@ def show(feed: Feed, *events: KnownEvent) -> None:
 
 
 def open_reader(
-    bus: Bus, id: str, *, read: bool = False, from_seq: int = 1, **more: float | None
+    bus: Bus,
+    id: str,
+    *,
+    read: bool = False,
+    from_seq: int = 1,
+    wait_s: float | None = None,
+    deadline_ms: int | None = None,
 ) -> tuple[Reader, Feed]:
     feed = Feed()
-    reader = Reader(bus.cell, "default", id, feed, from_seq=from_seq, **more)
+    reader = Reader(
+        bus.cell, "default", id, feed,
+        from_seq=from_seq, wait_s=wait_s, deadline_ms=deadline_ms,
+    )  # fmt: skip
     reader.begin(read=read)
     return reader, feed
 
@@ -341,8 +350,9 @@ async def test_a_log_that_is_gone_for_good(
             await asyncio.sleep(0.02)
 
     looking = asyncio.ensure_future(look_again())
-    with pytest.raises(LogExpired, match="read up to seq 1"):
+    with pytest.raises(RequestLost, match="read up to seq 1") as caught:
         await read(reader, 1)
+    assert not isinstance(caught.value, LogExpired)
     looking.cancel()
 
 

@@ -14,6 +14,7 @@ from bridge.client.link import LEFT
 from bridge.errors import (
     ConnectionLost,
     LogExpired,
+    NothingInLog,
     RequestCancelled,
     RequestFailed,
     UnknownLane,
@@ -130,6 +131,48 @@ async def test_a_type_of_the_future_is_passed_over(bus: Bus, client: Client) -> 
         end = author.completed()
         await bus.log(end)
         assert [event async for event in stream] == [events[0], end]
+
+
+async def test_what_an_unknown_type_voids_is_told_beside_the_next_event(
+    bus: Bus, client: Client
+) -> None:
+    author = Author("silent")
+    first = [author.started(), author.token("Hello "), author.token("wo")]
+    subject = bus.cell.subjects.tokens("default", "silent")
+    stream = client.stream("Hi", id="silent")
+    async with stream:
+        await bus.log(*first[:2])
+        await bus.live(*first[2:])
+        assert [await anext(stream) for _ in first] == first
+        assert stream.text == "Hello wo"
+        noise = b'{"type":"skipped","id":"silent","seq":3,"attempt":2,"count":1}'
+        await bus.connection.request(subject, noise)
+        author.attempt = 2
+        end = author.completed()
+        await bus.log(end)
+        assert await anext(stream) == end
+        assert (stream.truncated_to, stream.text) == (2, "Hello ")
+        assert stream.confirmed
+
+
+async def test_noise_on_the_subject_is_passed_over_and_counted(
+    bus: Bus, client: Client
+) -> None:
+    author = Author("noisy")
+    events = [author.started(), author.token(), author.completed()]
+    subject = bus.cell.subjects.tokens("default", "noisy")
+    for event in events:
+        await bus.connection.request(subject, b"garbage")
+        await bus.log(event)
+    await bus.connection.request(subject, b"[" * 100_000)
+    stream = client.join("noisy")
+    assert [event async for event in stream] == events
+    assert stream.ignored_messages == 3
+    await bus.connection.request(
+        bus.cell.subjects.tokens("default", "nothing"), b"garbage"
+    )
+    with pytest.raises(NothingInLog):
+        await anext(client.join("nothing", wait_s=0.1))
 
 
 # The end

@@ -6,6 +6,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
+from nats.aio.msg import Msg
 
 from bridge.client.submission import submit_job
 from bridge.errors import (
@@ -83,6 +84,20 @@ async def test_another_refusal(bus: Bus) -> None:
     with pytest.raises(JobRefused, match="sealed") as caught:
         await submit(bus, job("one"))
     assert type(caught.value) is JobRefused
+
+
+@pytest.mark.parametrize("answer", [b"{}", b"ok", b"[" * 100_000, b'{"seq":1}'])
+async def test_somebody_else_answers(
+    nats_server: NatsServer, prefix: str, answer: bytes
+) -> None:
+    async with running_bus(nats_server, prefix, ("default",)) as bus:
+
+        def reply(message: Msg) -> None:
+            bus.connection.publish(message.reply, answer)
+
+        await bus.connection.subscribe(f"{prefix}.jobs.default.other", reply)
+        with pytest.raises(ConnectionLost, match="same id is safe"):
+            await submit(bus, job("one"), lane="other", timeout_s=0.2)
 
 
 async def test_no_jetstream(tmp_path: Path, prefix: str) -> None:

@@ -46,8 +46,12 @@ class Said:
         if isinstance(piece, TextDelta):
             self.text += piece.text
         elif isinstance(piece, FullText):
-            if not self.text.endswith(piece.text):
-                self.text += piece.text.removeprefix(self.text)
+            said = self.reasoning if piece.reasoning else self.text
+            new = "" if said.endswith(piece.text) else piece.text.removeprefix(said)
+            if piece.reasoning:
+                self.reasoning += new
+            else:
+                self.text += new
         elif isinstance(piece, ReasoningDelta):
             self.reasoning += piece.text
         else:
@@ -210,6 +214,29 @@ def test_a_cumulative_message_beside_its_deltas_is_not_said_twice() -> None:
         record("", "ha ha ha.", "stop"),
     )
     assert said.text == "ha ha ha."
+
+
+def test_halves_beside_repetitions() -> None:
+    def record(**value: str) -> bytes:
+        fields = ",".join(f'"{n}":{{"content":"{v}"}}' for n, v in value.items())
+        return f'{{"choices":[{{"index":0,{fields}}}]}}'.encode()
+
+    half, rest = "x\\ud83d", "\\ude00!"
+    assert (
+        Said(record(delta=half, message=half), record(delta=rest), STOP).text == "x😀!"
+    )
+    assert Said(record(delta=half), record(message=rest), STOP).text == "x😀!"
+
+
+def test_thoughts_of_a_message_behind_deltas_are_not_lost() -> None:
+    message = choice({"delta": None, "message": {"reasoning": "b"}})
+    assert Said(delta(reasoning="a"), message, STOP).reasoning == "ab"
+
+
+def test_what_a_failure_repeats_can_be_shown() -> None:
+    said = Said(b'{"note":"\\ude00 half\\u0007"}', b"[DONE]")
+    assert said.response.failure is not None
+    assert said.response.failure.message.isprintable()
 
 
 def test_messages_instead_of_deltas_are_said_as_they_come() -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from bridge.simulator import Behaviour, Simulator, text_for
+from tests.client.bridge_side import Author, running_bus
 from tests.servers import NatsServer, running_service
 
 PLAIN = Path(__file__).parent.parent.parent / "examples" / "plain"
@@ -108,3 +109,32 @@ async def test_a_plain_consumer_tells_a_failure(
     assert (code, answer) == (1, "")
     assert said.startswith("failed after 1 events: ")
     assert "request.model" in said
+
+
+async def test_a_plain_consumer_passes_over_what_is_no_event(
+    consumer: list[str], nats_server: NatsServer, prefix: str
+) -> None:
+    author = Author("noisy")
+    events = [author.started(), author.token("Hello"), author.completed()]
+    async with running_bus(nats_server, prefix) as bus:
+        subject = bus.cell.subjects.tokens("default", "noisy")
+        for event in events:
+            for noise in (b"garbage", b"null", b'{"type":"token","id":"b","seq":2}'):
+                await bus.connection.request(subject, noise)
+            await bus.log(event)
+        environment = {**os.environ, "NATS_URL": nats_server.url, "PREFIX": prefix}
+        code, answer, said = await run(consumer, environment, "Hi", "noisy")
+    assert (code, answer) == (0, "Hello")
+    assert said.startswith("completed after 3 events")
+
+
+async def test_a_plain_consumer_shows_nothing_behind_a_hole(
+    consumer: list[str], nats_server: NatsServer, prefix: str
+) -> None:
+    author = Author("holed")
+    events = [author.started(), author.token("Hello"), *author.tokens(3)]
+    async with running_bus(nats_server, prefix) as bus:
+        await bus.log(*events[:2], *events[3:], author.completed())
+        environment = {**os.environ, "NATS_URL": nats_server.url, "PREFIX": prefix}
+        code, answer, _ = await run(consumer, environment, "Hi", "holed")
+    assert (code, answer) == (1, "Hello")
