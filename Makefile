@@ -16,7 +16,7 @@ export PIP_ROOT_USER_ACTION := ignore
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test bench lint format chaos lock clean
+.PHONY: help demo test bench lint format chaos fuzz lock clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -41,6 +41,9 @@ format: $(STAMP) ## Let ruff fix and format what it can
 
 chaos: $(STAMP) ## Break processes under load, judge every log (ARGS="--short --seed 1")
 	@$(BIN)/python -m tests.chaos $(ARGS)
+
+fuzz: $(STAMP) ## Fuzz the reading of backends' streams (ARGS="--count 100000 --seed 1")
+	@$(BIN)/python -m tests.fuzz $(ARGS)
 
 # Addresses stay out of the locks: which registry or mirror serves the files is the
 # installer's own setting, and the hashes hold for all of them.

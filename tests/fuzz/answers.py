@@ -136,37 +136,37 @@ def expected(
     """
     verdict = Verdict("completed")
     calls: dict[int, Call] = {}
-    failures: list[Verdict] = []
-    ended = False
+    verdicts: list[Verdict] = []
     for record in records:
         if fail and (record.unreadable or record.may_tell):
-            failures.append(_failed(verdict, BACKEND_PROTOCOL))
-            failures[-1].at_most_skipped = None
+            verdicts.append(_failed(verdict, BACKEND_PROTOCOL))
+            verdicts[-1].at_most_skipped = None
             if record.unreadable and not record.speaks:
-                return failures
+                return verdicts
         _take(record, verdict, calls)
         if record.error is not None:
             code, words = record.error
-            return [*failures, _failed(verdict, frozenset({code}), words)]
+            return [*verdicts, _failed(verdict, frozenset({code}), words)]
         if record.done:
-            ended = True
             break
     verdict.calls = list(calls.values())
-    said = bool(verdict.pieces or calls)
-    sure = any(not piece.optional for piece in verdict.pieces) or bool(calls)
-    verdicts = [*failures]
-    by_itself = not ended and verdict.reason is None
-    if by_itself and whole and said and end == "eof":
-        verdicts.append(replace(verdict, reason="unknown"))
-    elif not by_itself:
+    done = any(record.done for record in records)
+    return verdicts + _ended(verdict, end, done=done, whole=whole)
+
+
+def _ended(verdict: Verdict, end: End, *, done: bool, whole: bool) -> list[Verdict]:
+    """The verdicts on a stream that reported no error."""
+    said = bool(verdict.pieces or verdict.calls)
+    verdicts = []
+    if done or verdict.reason is not None:
         if said or verdict.reason is not None:
-            verdict.reason = verdict.reason or "unknown"
-            verdicts.append(verdict)
-        if not sure:
+            verdicts.append(replace(verdict, reason=verdict.reason or "unknown"))
+        if not verdict.calls and all(piece.optional for piece in verdict.pieces):
             verdicts.append(_failed(verdict, BACKEND_PROTOCOL))
-    if by_itself:
-        verdicts.append(_failed(verdict, _CUT[end]))
-    return verdicts
+        return verdicts
+    if whole and said and end == "eof":
+        verdicts.append(replace(verdict, reason="unknown"))
+    return [*verdicts, _failed(verdict, _CUT[end])]
 
 
 def _failed(verdict: Verdict, codes: frozenset[str], words: str = "") -> Verdict:

@@ -108,7 +108,9 @@ def _terminal_is_the_log(terminal: Completed | Failed, log: Log) -> list[str]:
         )
     if isinstance(terminal, Completed):
         if (terminal.reasoning or "") != log.reasoning:
-            problems.append(f"reasoning {terminal.reasoning!r} is not {log.reasoning!r}")
+            problems.append(
+                f"reasoning {terminal.reasoning!r} is not {log.reasoning!r}"
+            )
         if (terminal.tool_calls or []) != list(log.calls.values()):
             problems.append(f"tool calls {terminal.tool_calls} are not {log.calls}")
     return problems
@@ -129,7 +131,7 @@ def _damaged(terminal: Completed | Failed, log: Log, verdict: Verdict) -> list[s
         found = said[kind].find(piece, at[kind])
         if found >= 0:
             at[kind] = found + len(piece)
-        elif not told and not (hit and piece in everywhere):
+        elif not (told or (hit and (piece.isspace() or piece in everywhere))):
             problems.append(f"{kind} {piece!r} is missing, and nothing tells of it")
     counts = Counter(text for _, text, _ in verdict.pieces)
     for piece, count in counts.items() if not verdict.recapped else ():

@@ -169,9 +169,7 @@ class Framing:
         frames.append(Frame(None, [(line + self.line + blank, False)]))
 
 
-def _frame(
-    record: Record, before: bytes, parts: Sequence[Part], after: bytes
-) -> Frame:
+def _frame(record: Record, before: bytes, parts: Sequence[Part], after: bytes) -> Frame:
     size = sum(len(data) for data, _ in parts)
     whole = [(before, False), *parts, (after, False)]
     return Frame(record, whole, len(before), len(before) + size)

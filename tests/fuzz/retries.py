@@ -87,6 +87,21 @@ class Retried:
             lines += [f"{attempt}", f"  end {script.end}, {body!r}"]
         return "\n".join(lines)
 
+    def problems(self, served: Served) -> list[str]:
+        """What is wrong, one sentence each."""
+        least: list[str] | None = None
+        for right in right_ends(self):
+            found = check(served, [right.verdict]) + _asked(served, right.bodies)
+            if least is None or len(found) < len(least):
+                least = found
+            if not least:
+                return []
+        return least or ["there is no right end"]
+
+    def simpler(self) -> Iterator[Retried]:
+        """Requests that are simpler by one step: none are tried."""
+        yield from ()
+
 
 def retry_of(seed: int) -> Retried:
     """The request of a seed, always the same."""
@@ -120,10 +135,12 @@ def _attempt(
     attempt.tail = rng.choice(["eof", "eof", "reset", "protocol", "silence", "pings"])
     stands = "".join(a.text for a in before)
     if before and can_continue and attempt.way != "continues" and stands:
-        text = stands if attempt.way != "says its beginning" else _beginning(rng, stands)
+        text = (
+            stands if attempt.way != "says its beginning" else _beginning(rng, stands)
+        )
         if attempt.way == "repeats partly":
             text = _beginning(rng, stands) + speaker.word()
-        elif attempt.way == "repeats":
+        else:
             text += "".join(speaker.word() for _ in range(rng.randrange(3)))
         attempt.texts = _pieces(rng, text)
     else:
@@ -235,22 +252,29 @@ def _follow(
             return
         if not continues:
             state = _State(bodies=state.bodies)
-    body: dict[str, Any] = {"prefix": state.text}
-    if limit is not None:
-        body["max_tokens"] = max(limit - state.spent, 1)
-    state = replace(state, bodies=[*state.bodies, body])
+    state = _ask(state, limit)
     attempt = retried.attempts[number]
     for after, broken in _hear(retried, state, attempt, continues):
         if attempt.end == "whole" and not broken:
             yield _Right(_completed(after, "stop"), after.bodies)
             continue
         failed = "backend_protocol" if broken else BREAKS[attempt.end]
-        timeout = attempt.end == "silence" and not after.begun
-        final = timeout or attempt.end == "final"
-        if number == RETRIES or (final and not broken):
+        if number == RETRIES or (not broken and _is_final(attempt, after)):
             yield _Right(_failed(after, failed), after.bodies)
         else:
             yield from _follow(retried, after, number + 1, failed)
+
+
+def _is_final(attempt: Attempt, after: _State) -> bool:
+    """Whether no retry follows: one that was silent had all the time there was."""
+    return attempt.end == "final" or (attempt.end == "silence" and not after.begun)
+
+
+def _ask(state: _State, limit: int | None) -> _State:
+    body: dict[str, Any] = {"prefix": state.text}
+    if limit is not None:
+        body["max_tokens"] = max(limit - state.spent, 1)
+    return replace(state, bodies=[*state.bodies, body])
 
 
 def _hear(
@@ -304,18 +328,6 @@ def _verdict(state: _State, status: str) -> Verdict:
         at_least_skipped=0 if state.unsure else state.skipped,
         at_most_skipped=None if state.unsure else state.skipped,
     )
-
-
-def check_retried(retried: Retried, served: Served) -> list[str]:
-    """What is wrong, one sentence each."""
-    least: list[str] | None = None
-    for right in right_ends(retried):
-        found = check(served, [right.verdict]) + _asked(served, right.bodies)
-        if least is None or len(found) < len(least):
-            least = found
-        if not least:
-            return []
-    return least or ["there is no right end"]
 
 
 def _asked(served: Served, wanted: list[dict[str, Any]]) -> list[str]:

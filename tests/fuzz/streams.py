@@ -18,10 +18,12 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from tests.fuzz.answers import Piece, Record, Say, Verdict, expected
+from tests.fuzz.checks import check
 from tests.fuzz.framing import Frame, Framing, unreadable
-from tests.fuzz.served import End, Request, Script
+from tests.fuzz.served import End, Request, Script, Served
 from tests.fuzz.styles import STYLES, Style, error_records, failing_reason
 from tests.fuzz.words import Bits, Look, Speaker, Word, encode, joined
 
@@ -50,6 +52,26 @@ class Stream:
             lines.append(f"reads {reads if len(reads) < 30 else len(reads)}")
             lines.append(f"end {script.end}")
         return "\n".join(lines)
+
+    def problems(self, served: Served) -> list[str]:
+        """What is wrong, one sentence each."""
+        return check(served, self.verdicts)
+
+    def simpler(self) -> Iterator[Stream]:
+        """Streams that are simpler by one step, simplest first."""
+        draft = self.draft
+        for size in (8, 4, 2, 1):
+            for at in range(0, len(draft.records), size):
+                records = draft.records[:at] + draft.records[at + size :]
+                if records:
+                    yield finish(replace(draft, records=records), self.seed, self.style)
+        if draft.end != "eof" and not draft.cut:
+            yield finish(replace(draft, end="eof"), self.seed, self.style)
+        if not draft.at_once:
+            yield finish(replace(draft, at_once=True), self.seed, self.style)
+        plain = Framing("events", "text/event-stream", Look())
+        if draft.framing != plain and not draft.whole:
+            yield finish(replace(draft, framing=plain), self.seed, self.style)
 
 
 @dataclass
@@ -97,6 +119,8 @@ def stream_of(seed: int, style: str | None = None) -> Stream:
             if not record.unreadable and record.reason is None and not record.done:
                 record.reason = _everywhere(record)
     draft.framing = Framing.any(rng, whole=draft.whole)
+    if draft.framing.kind == "documents":
+        draft.fail_unreadable = False  # a document that is open may still be closed
     roll = rng.random()
     draft.cut = roll < 0.12 and not draft.whole
     if draft.cut:
@@ -144,7 +168,7 @@ def _word(draft: Draft) -> str:
 
 def _whole_body(draft: Draft) -> None:
     """A completion that was not streamed."""
-    rng, style, speaker = draft.rng, draft.style, draft.speaker
+    rng, speaker = draft.rng, draft.speaker
     draft.whole = True
     draft.tags.append("whole")
     texts = [speaker.word() for _ in range(rng.randrange(1, 4))]
@@ -165,7 +189,11 @@ def _whole_body(draft: Draft) -> None:
     if rng.random() < 0.8:
         reason = choice["finish_reason"] = rng.choice(["stop", "length"])
     usage = None
-    value = {"id": "x", "object": "chat.completion", "choices": [choice]}
+    value: dict[str, Any] = {
+        "id": "x",
+        "object": "chat.completion",
+        "choices": [choice],
+    }
     if rng.random() < 0.7:
         usage = value["usage"] = {"prompt_tokens": 3, "completion_tokens": 4}
     draft.records.append(Record(value, says, reason=reason, usage=usage))
@@ -209,12 +237,20 @@ def _junk_records(draft: Draft) -> None:
     draft.fail_unreadable = rng.random() < 0.2
 
 
+def _single(draft: Draft) -> list[int]:
+    """The positions of records with words that nothing repeats."""
+    records = draft.records
+    if "recap" in draft.tags:
+        return []
+    return [n for n in draft.word_records() if records.count(records[n]) == 1]
+
+
 @_tag
 def _destroyed(draft: Draft) -> None:
     """A record is cut in its JSON, which another one follows."""
     rng = draft.rng
     records = draft.records
-    positions = [n for n in draft.word_records() if records.count(records[n]) == 1]
+    positions = _single(draft)
     if not positions:
         return
     at = rng.choice(positions)
@@ -228,7 +264,7 @@ def _destroyed(draft: Draft) -> None:
 @_tag
 def _deep(draft: Draft) -> None:
     """A record is nested deeper than any parser goes."""
-    positions = draft.word_records()
+    positions = _single(draft)
     if not positions:
         return
     record = draft.records[draft.rng.choice(positions)]
@@ -288,9 +324,7 @@ def _no_reason(draft: Draft) -> None:
 def _other_choice(draft: Draft) -> None:
     """Another choice says something, which is not the answer's."""
     rng, style = draft.rng, draft.style
-    first = next(
-        (n for n, r in enumerate(draft.records) if r.says or r.calls), None
-    )
+    first = next((n for n, r in enumerate(draft.records) if r.says or r.calls), None)
     if first is None:
         return
     value = style.chunk({"content": "of another choice"})
@@ -422,8 +456,12 @@ def _damage(draft: Draft, rng: Rng, frames: list[Frame]) -> Verdict:
     """Replace bytes that are no words', wherever: in names, brackets, line ends."""
     verdict = Verdict("any")
     damaged: set[int] = set()
-    sizes = [(n, p, len(part)) for n, frame in enumerate(frames)
-             for p, (part, word) in enumerate(frame.parts) if part and not word]
+    sizes = [
+        (n, p, len(part))
+        for n, frame in enumerate(frames)
+        for p, (part, word) in enumerate(frame.parts)
+        if part and not word
+    ]
     for _ in range(draft.damage):
         number, position, size = rng.choices(sizes, [size for *_, size in sizes])[0]
         data = bytearray(frames[number].parts[position][0])
@@ -458,7 +496,11 @@ def _cut_short(
     begin, end, record = last.begin, last.end, last.record
     last.parts = [(joined(last.parts)[:cut], False)]
     if record is None or cut <= begin:
-        return _verdicts(draft, whole, ending)
+        # Nothing of a record, though perhaps a field's name, which may be told of.
+        verdicts = _verdicts(draft, whole, ending)
+        for verdict in verdicts:
+            verdict.at_most_skipped = None
+        return verdicts
     if cut >= end and not record.plain:
         return _verdicts(draft, [*whole, record], ending)
     lost = [say for say in record.says if not say.text.isspace()]
@@ -466,7 +508,11 @@ def _cut_short(
         half = Record(Bits(b""), lost, unreadable=True)
     else:
         half = Record(Bits(b""), may_tell=True)
-    verdicts = _verdicts(draft, [*whole, half], ending) + _verdicts(draft, [*whole, record], ending)
+    verdicts = _verdicts(draft, [*whole, half], ending)
+    verdicts += _verdicts(draft, [*whole, record], ending)
+    if record.error is not None:
+        broken = Record(Bits(b""), error=(record.error[0], ""))
+        verdicts += _verdicts(draft, [*whole, broken], ending)
     if record.error is not None or record.calls or draft.fail_unreadable:
         verdicts += _verdicts(draft, whole, ending)
     for verdict in verdicts:
@@ -499,25 +545,3 @@ def cut_into_reads(rng: Rng, body: bytes) -> list[tuple[float, bytes]]:
             body[a:b] for a, b in zip([0, *ends], [*ends, len(body)], strict=True)
         ]
     return [(0.0, piece) for piece in pieces if piece]
-
-
-def simpler(stream: Stream) -> Iterator[Stream]:
-    """Streams that are simpler by one step, simplest first."""
-    draft = stream.draft
-    for size in (8, 4, 2, 1):
-        for at in range(0, len(draft.records), size):
-            records = draft.records[:at] + draft.records[at + size :]
-            if records:
-                yield finish(replace(draft, records=records), stream.seed, stream.style)
-    if draft.end != "eof" and not draft.cut:
-        yield finish(replace(draft, end="eof"), stream.seed, stream.style)
-    if not draft.at_once:
-        yield finish(replace(draft, at_once=True), stream.seed, stream.style)
-    plain = Framing("events", "text/event-stream", Look())
-    if draft.framing != plain and not draft.whole:
-        yield finish(replace(draft, framing=plain), stream.seed, stream.style)
-
-
-def all_optional(verdict: Verdict) -> None:
-    """Let every piece be missing, if that is told."""
-    verdict.pieces = [Piece(p.kind, p.text, True) for p in verdict.pieces]

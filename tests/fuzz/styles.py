@@ -37,11 +37,12 @@ def no_error(rng: Rng) -> Value:
 
 _JUNK: list[Value] = [
     None, True, False, 0, 1, -1, 1.5, 10**30, float("inf"), float("-inf"), float("nan"),
-    "", "x", "some words", [], [1], ["a", None], [[]], {}, {"a": "b"}, {"content": "no"},
-    {"text": "no"}, {"delta": {"content": "no"}}, "half \ud83d", "\ude00 half", "a\0b",
+    "", "x", "some words", [], [1], ["a", None], [[]], {}, {"a": "b"}, {"text": 1},
+    {"content": "no"}, {"text": "no"}, {"delta": {"content": "no"}}, "half \ud83d",
+    "\ude00 half", "a\0b", "data: [DONE]", "}]}", '"', "\\", "assistant",
     Bits(b'"invalid \xff\xfe utf-8"'), Bits(b'"cut \xf0\x9f"'), Bits(b'"raw \t\x01"'),
     Bits(b"-Infinity"), Bits(b"1e999"), Bits(b"[" * 40 + b"]" * 40),
-    Bits(b'{"a":1,"a":2}'), "data: [DONE]", "}]}", '"', "\\", "assistant",
+    Bits(b'{"a":1,"a":2}'),
 ]  # fmt: skip
 
 
@@ -58,7 +59,8 @@ _TOP = ("id", "created", "model", "system_fingerprint", "service_tier", "provide
         "timings", "prompt_token_ids", "citations", "obfuscation", "x_groq", "status",
         "prompt_filter_results", "search_results", "version", "seed")  # fmt: skip
 _CHOICE = ("logprobs", "stop_reason", "matched_stop", "content_filter_results",
-           "content_filter_offsets", "token_ids", "seed", "prompt_token_ids")  # fmt: skip
+           "content_filter_offsets", "token_ids", "seed",
+           "prompt_token_ids")  # fmt: skip
 _DELTA = ("role", "name", "id", "type", "annotations", "citations",
           "provider_specific_fields", "model", "created", "signature", "language",
           "metadata", "index", "phase", "recipient")  # fmt: skip
@@ -121,7 +123,9 @@ class Style:
     def reason(self, reason: str) -> Record:
         """The record that ends the answer."""
         rng = self.rng
-        delta = rng.choice([{}, {"content": ""}, {"content": None}, {"role": "assistant"}])
+        delta = rng.choice(
+            [{}, {"content": ""}, {"content": None}, {"role": "assistant"}]
+        )
         choice: dict[str, Value] = {"finish_reason": reason}
         if self.name == "openrouter" or rng.random() < 0.1:
             choice["native_finish_reason"] = rng.choice([reason, "end_turn", "STOP"])
@@ -162,7 +166,7 @@ class Style:
     def recap(self) -> Record:
         """A record that repeats the whole answer behind it."""
         choice = self._choice({}, message=self._message(RECAP))
-        if self.rng.random() < 0.3:
+        if self.oddness == 0 and self.rng.random() < 0.3:
             del choice["delta"]
         return Record(self._top([choice]))
 
@@ -202,7 +206,9 @@ class Style:
             value["timings"] = {"predicted_ms": 3.5}
         if name == "perplexity":
             value["citations"] = ["https://example.com/"]
-            value["search_results"] = [{"title": "A page", "url": "https://example.com"}]
+            value["search_results"] = [
+                {"title": "A page", "url": "https://example.com"}
+            ]
         if self.no_error:
             value["error"] = no_error(rng)
         return {**value, **more}
@@ -231,7 +237,14 @@ class Style:
         """A delta with what this server puts beside its words."""
         rng, name = self.rng, self.name
         delta: dict[str, Value] = {}
-        if name in ("openrouter", "ollama", "sglang", "perplexity", "mistral", "gemini"):
+        if name in (
+            "openrouter",
+            "ollama",
+            "sglang",
+            "perplexity",
+            "mistral",
+            "gemini",
+        ):
             delta["role"] = "assistant"
         delta |= said
         if name == "sglang":
@@ -264,7 +277,11 @@ class Style:
             value["error"] = no_error(rng)
         choices = value.get("choices")
         for choice in choices if isinstance(choices, list) else [choices]:
-            if isinstance(choice, dict) and choice.keys() & {"delta", "message", "text"}:
+            if isinstance(choice, dict) and choice.keys() & {
+                "delta",
+                "message",
+                "text",
+            }:
                 self._replace_in_choice(choice)
         return value
 
@@ -294,8 +311,10 @@ class Style:
         items = list(value.items())
         self.rng.shuffle(items)
         return {
-            name: [self._shuffle(i) for i in item]
+            name: [self._shuffle(choice) for choice in item]
             if isinstance(item, list) and name == "choices"
+            else item
+            if name == "tool_calls"  # their order says which comes first
             else self._shuffle(item)
             for name, item in items
         }
@@ -371,12 +390,20 @@ def _standard_calls(style: Style, calls: list[_Call]) -> list[Record]:
         function = {"name": call.name, "arguments": head}
         if head is ...:
             del function["arguments"]
-        first = {"index": index, "id": call.id, "type": "function", "function": function}
+        first = {
+            "index": index,
+            "id": call.id,
+            "type": "function",
+            "function": function,
+        }
         records.append(
             _call_record(style, [first], [CallPiece(call.key, call.id, call.name, "")])
         )
         for piece in call.pieces(rng):
-            tail: dict[str, Value] = {"index": index, "function": {"arguments": Word(piece)}}
+            tail: dict[str, Value] = {
+                "index": index,
+                "function": {"arguments": Word(piece)},
+            }
             if repeats in ("id", "both"):
                 tail["id"] = call.id
             if repeats in ("name", "both"):
@@ -396,7 +423,10 @@ def _one_index(style: Style, calls: list[_Call]) -> list[Record]:
     index = rng.choice([0, None, ...])
     for call in calls:
         for number, piece in enumerate(call.pieces(rng)):
-            part: dict[str, Value] = {"index": index, "function": {"arguments": Word(piece)}}
+            part: dict[str, Value] = {
+                "index": index,
+                "function": {"arguments": Word(piece)},
+            }
             if index is ...:
                 del part["index"]
             if not number:
@@ -419,7 +449,10 @@ def _whole_calls(style: Style, calls: list[_Call]) -> list[Record]:
         arguments: Value = call.object if as_object else Word(call.arguments)
         part: dict[str, Value] = {"id": call.id, "type": "function"}
         if custom:
-            part |= {"type": "custom", "custom": {"name": call.name, "input": arguments}}
+            part |= {
+                "type": "custom",
+                "custom": {"name": call.name, "input": arguments},
+            }
         else:
             part["function"] = {"name": call.name, "arguments": arguments}
         if index is not ...:
@@ -606,7 +639,8 @@ THOUGHT_PLACES: list[Place] = [
     lambda s, w: s.chunk({"reasoning_text": w}),
     lambda s, w: s.chunk({"thinking": w}),
     lambda s, w: s.chunk({"thought": w, "content": ""}),
-    lambda s, w: s.chunk({"reasoning_details": [{"type": "reasoning.text", "text": w}]}),
+    lambda s, w: s.chunk({"reasoning_details": [{"type": "reasoning.text",
+                                                 "text": w}]}),
     lambda s, w: s.chunk({"reasoning_details": [{"type": "reasoning.summary",
                                                  "summary": w}]}),
     lambda s, w: s.chunk({"content": [{"type": "thinking", "thinking": w}]}),

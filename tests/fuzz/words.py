@@ -26,7 +26,6 @@ _FORMS = [
 _WHITE = [" ", "\n", "\n\n", "\t", "  "]
 
 
-
 class Word(str):
     """A string that the answer says: its bytes are not damaged."""
 
@@ -142,7 +141,9 @@ def _string(text: str, look: Look) -> bytes:
         return json.dumps(text)[1:-1].encode()
     if look.raw_controls and not look.ascii:
         kept = "".join(
-            c if c < " " and c not in "\n\r" else json.dumps(c, ensure_ascii=False)[1:-1]
+            c
+            if c < " " and c not in "\n\r"
+            else json.dumps(c, ensure_ascii=False)[1:-1]
             for c in text
         )
         return kept.encode()
