@@ -29,6 +29,7 @@ FLOORS: dict[str, int] = {
     "decoders": 1,
     "dialects": 1,
     "speech": 1,
+    "thoughts": 1,
     "backends": 2,
     "bus": 2,
     "config": 2,
