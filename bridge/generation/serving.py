@@ -124,6 +124,8 @@ class Serving:
         )
         try:
             await exchange.run(ownership.interruption)
+            if record.voice is not None and record.voice.busy:
+                await ownership.interruption.race(record.voice.drained())
         except (BridgeError, Interrupted):
             raise
         except Exception as defect:
