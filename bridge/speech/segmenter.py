@@ -89,25 +89,10 @@ class Segmenter:
         """Take the token ``seq`` and its delta; return the segments that it ends."""
         self._starts.append(self._end)
         self._seqs.append(seq)
-        self._end += len(text)
-        if self._splitter.passes:
-            return self._hear(text)
-        return self._take(self._splitter.receive(text))
-
-    def _take(self, parts: list[Part]) -> list[Segment]:
-        """The beginning of the text: what is a thought or its mark is left out."""
-        segments: list[Segment] = []
-        for kind, text in parts:
-            if kind is Kind.TEXT or (
-                kind is Kind.THOUGHT and self._options.thinking == "read"
-            ):
-                segments += self._hear(text)
-            else:
-                segments += self._cut(final=False, skip=len(text))
-        return segments
-
-    def _hear(self, text: str) -> list[Segment]:
         size = len(text)
+        self._end += size
+        if not self._splitter.passes:
+            return self._take(self._splitter.receive(text))
         self._room -= size if text.isascii() else 2 * size
         self._fed.append(text)
         if self._waiting or self._room < 0:
@@ -119,6 +104,19 @@ class Segmenter:
             self._waiting = True
             return []
         return self._cut(final=False)
+
+    def _take(self, parts: list[Part]) -> list[Segment]:
+        """The beginning of the text: what is a thought or its mark is left out."""
+        segments: list[Segment] = []
+        for kind, text in parts:
+            if kind is Kind.TEXT or (
+                kind is Kind.THOUGHT and self._options.thinking == "read"
+            ):
+                self._fed.append(text)
+                segments += self._cut(final=False)
+            else:
+                segments += self._cut(final=False, skip=len(text))
+        return segments
 
     def flush(self) -> list[Segment]:
         """The stream pauses: return what can be spoken without the rest.
