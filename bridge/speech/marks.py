@@ -126,7 +126,12 @@ HEADERS = {
 }  # fmt: skip
 AUTOLINK = re.compile(r"<((?:https?://|www\.)[^\s<>]{0,2000})>")
 AUTOLINK_BEGUN = re.compile(r"<(?:https?://|www\.)[^\s<>]{0,2000}\Z")
-BREAK_TAG = re.compile(r"</?(?:br|p|div|li|tr|h[1-6])\b", re.IGNORECASE | re.ASCII)
+BREAK_TAG = re.compile(
+    r"</?(?:address|article|aside|blockquote|br|caption|center|dd|details|dialog|div|dl|dt"
+    r"|fieldset|figcaption|figure|footer|form|h[1-6]|header|hr|legend|li|main|nav|ol"
+    r"|option|p|pre|section|summary|table|tbody|td|tfoot|th|thead|title|tr|ul)\b",
+    re.IGNORECASE | re.ASCII,
+)
 ENTITY = re.compile(r"&(?:[A-Za-z]{2,8}|#\d{1,6});")
 ENTITY_BEGUN = re.compile(r"&#?\w{0,8}\Z")
 TARGETS = {"(": (TARGET, TARGET_BEGUN), "[": (REFERENCE, REFERENCE_BEGUN)}
