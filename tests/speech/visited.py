@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from functools import partial
+from functools import cache, partial
 from types import ModuleType
 from typing import Any, SupportsIndex, TypeVar
 from unittest import mock
@@ -82,14 +82,20 @@ class Counted(str):
     __contains__ = _cost("__contains__")
 
 
+@cache
+def _width(pattern: re.Pattern[str]) -> int:
+    """The longest text that the pattern can match, and the character behind it."""
+    parser = re._parser  # type: ignore[attr-defined]
+    return int(parser.parse(pattern.pattern, pattern.flags).getwidth()[1]) + 1
+
+
 class Pattern:
     """A compiled pattern that counts; see the module."""
 
     def __init__(self, pattern: re.Pattern[str]) -> None:
         self._pattern = pattern
         self.pattern = pattern.pattern
-        parsed = re._parser.parse(pattern.pattern, pattern.flags)  # type: ignore[attr-defined]
-        self._width = parsed.getwidth()[1] + 1
+        self._width = _width(pattern)
 
     def _count(self, found: Any, text: str, pos: int, end: int, most: int) -> Any:
         reached = found.end() if found else min(len(text), end, pos + most)
