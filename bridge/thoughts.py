@@ -63,6 +63,11 @@ _TAG = re.compile(
     rf"<(?P<close>/?)(?P<name>{_NAME}){_ATTRIBUTES}(?P<empty>/?)>", _FLAGS
 )
 
+#: Open WebUI's, whose name alone says nothing.
+_DETAILS = re.compile(
+    r"<details(?=\s)[^<>]{0,100}?\stype=[\"']?reasoning\b[^<>]{0,100}>", _FLAGS
+)
+
 #: What a tag may still become: any name, for it is held back for so long only.
 _TAG_BEGUN = re.compile(
     r"<(?:/?(?:[a-z][\w:-]{0,40}(?:\s[^<>]{0,200})?/?)?)?\Z", _FLAGS
@@ -187,6 +192,7 @@ def _prefixes(mark: str) -> str:
 _CLOSES = {mark.lower(): _Marks(close) for mark, close in _PAIRS.items()}
 _ANSWER_CLOSES = {mark.lower(): _Marks(close) for mark, close in _ANSWERS.items()}
 _GLUED_CLOSE = _Marks("assistantfinal")
+_DETAILS_CLOSE = _Marks("</details>")
 _OPENING = _Marks(*_PAIRS, *_PAIRS.values(), *_OPENERS, *_HEADERS)
 _OPENING_OR_ANSWER = _Marks(*_PAIRS, *_PAIRS.values(), *_OPENERS, *_HEADERS, *_ANSWERS)
 _BARE = _Marks("assistantanalysis", "analysis", "commentary", "final")
@@ -280,9 +286,17 @@ class ThoughtSplitter:
             return at
         if begin == len(text) and not final:
             return _HOLD
+        return self._first(text, at, begin, final)
+
+    def _first(self, text: str, at: int, begin: int, final: bool) -> int:
+        """What stands at ``begin``, behind the white space from ``at`` on."""
         tag = _TAG.match(text, begin)
         if tag is not None:
             return self._open_tag(tag, text, at)
+        details = _DETAILS.match(text, begin, begin + MAX_MARK // 2)
+        if details is not None:
+            self._think(_DETAILS_CLOSE)
+            return self._mark(text, at, details.end())
         marks = _OPENING_OR_ANSWER if self._after else _OPENING
         if not final and self._may_begin(marks, text, begin):
             return _HOLD

@@ -45,6 +45,9 @@ CASES = [
     ("<longcat_think>a</longcat_think>Hi", "a", "Hi"),
     ("<antThinking>a</antThinking>Hi", "a", "Hi"),
     ("<inner_monologue>a</inner_monologue>Hi", "a", "Hi"),
+    ("<details type=\"reasoning\" done=\"true\">\n<summary>Thought</summary>\n> a\n"
+     "</details>\nHi", "\n<summary>Thought</summary>\n> a\n", "Hi"),
+    ("<details open>a</details>Hi", "", "<details open>a</details>Hi"),
     ("[THINK]a[/THINK]Hi", "a", "Hi"),
     ("◁think▷a◁/think▷Hi", "a", "Hi"),
     ("[unused16]a[unused17]Hi", "a", "Hi"),
