@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_right
 
-from bridge.speech.characters import CLOSING, OPENING, PARAGRAPH
+from bridge.speech.characters import CLOSING, ENCLOSURES, OPENING, PARAGRAPH
 
 #: White space that is kept back until it is known what follows it.
 _BLANK = " \t\r\xa0\u202f"
+
+_QUOTES = re.compile('["“”„«»]')
 
 #: A longer run of it is text at once: so much in a row ends whatever it follows.
 _MAX_BLANK = 32
@@ -59,8 +62,8 @@ class SpokenText:
         self._opens = False
         #: Nothing was said since the last break.
         self._fresh = True
-        #: Whether a straight quotation mark is open.
-        self._quoted = False
+        #: The quotation mark that is open, if one is.
+        self._quote = ""
 
     def __repr__(self) -> str:
         return f"<SpokenText {self.text!r} pieces={len(self._pieces)}>"
@@ -69,8 +72,8 @@ class SpokenText:
         """Append ``text``, which stands at ``source`` in the source as it is."""
         if self._gap or self._fresh:
             text, source = self._resume(text, source)
-        if '"' in text:
-            self._quoted ^= bool(text.count('"') & 1)
+        if '"' in text or not text.isascii():
+            self._note_quotes(text)
         if source < self._from:
             text = text[self._from - source :]
             source = self._from
@@ -172,7 +175,12 @@ class SpokenText:
     def _closes(self, char: str) -> bool:
         if self._opens:
             return False
-        return char in CLOSING or (char == '"' and self._quoted)
+        return char in CLOSING or char in ENCLOSURES.get(self._quote, "")
+
+    def _note_quotes(self, text: str) -> None:
+        for char in _QUOTES.findall(text):
+            closes = char in ENCLOSURES.get(self._quote, "")
+            self._quote = "" if closes or char not in ENCLOSURES else char
 
     def close_mark(self, source: int, source_end: int) -> None:
         """Count a closing mark that is not spoken to what stands before it."""
@@ -188,7 +196,7 @@ class SpokenText:
     def break_block(self, source: int) -> None:
         """Append the end of a block, once."""
         self._break(PARAGRAPH, source)
-        self._quoted = False
+        self._quote = ""
 
     def _break(self, char: str, source: int) -> None:
         self._gap = self._apart = self._opens = False
