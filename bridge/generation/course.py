@@ -233,6 +233,8 @@ class Generation:
         )
         record.writer.on_failed = self._log_failed
         record.writer.on_room = self._room
+        if record.voice is not None:
+            record.voice.on_room = self._room
         return record
 
     def _log_failed(self, error: Exception) -> None:

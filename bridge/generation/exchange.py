@@ -28,6 +28,7 @@ from bridge.errors import (
 )
 from bridge.events import Job, ResumeMode
 from bridge.generation.interrupt import Interrupt, Interruption, Kind
+from bridge.generation.voice import Voice
 from bridge.metrics import Meters
 from bridge.retry import Failure, Next, Plan, add_usage, plan
 from bridge.transcript import Transcript
@@ -45,7 +46,7 @@ MAX_HELD_DELTAS = 256
 class Around(NamedTuple):
     """What an exchange needs of its generation and worker.
 
-    Reading is held back while the writer is full or the outbox congested.
+    Reading is held back while the writer or the voice is full or the outbox congested.
     ``interrupt`` cuts everything off.
     """
 
@@ -55,6 +56,7 @@ class Around(NamedTuple):
     now: Callable[[], float]
     lease: Lease
     writer: LogWriter
+    voice: Voice | None
     outbox: Outbox
     interrupt: Callable[[Interrupt], None]
 
@@ -76,6 +78,7 @@ class Exchange:
         self._lease = around.lease
         self._write = transcript.write
         self._tail = around.writer.tail
+        self._voice = around.voice
         self._outbox = around.outbox
         self._interrupt = around.interrupt
         self._job = job
@@ -270,7 +273,12 @@ class Exchange:
         except BusError as error:
             self._interrupt(Interrupt(Kind.LOST, f"publishing failed: {error}"))
             return
-        if self._outbox.congested or self._tail.unproven_bytes > MAX_UNPROVEN_BYTES:
+        voice = self._voice
+        if (
+            self._outbox.congested
+            or self._tail.unproven_bytes > MAX_UNPROVEN_BYTES
+            or (voice is not None and voice.full)
+        ):
             self._pause()
 
     def _compare(self, deltas: Sequence[Delta]) -> None:
@@ -372,6 +380,8 @@ class Exchange:
         """Read on where reading was held back, if there is room again."""
         upstream = self._upstream
         if upstream is None or not upstream.paused or self._tail.full:
+            return
+        if self._voice is not None and self._voice.full:
             return
         if self._outbox.relaxed:
             upstream.resume()

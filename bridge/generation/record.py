@@ -79,6 +79,7 @@ class Record:
                 attempt,
                 spoken,
                 writing.now,
+                writing.owned,
             )
             self.transcript.on_token = self.voice.hear
             self.transcript.on_resume = self.voice.resume
@@ -132,7 +133,7 @@ class Record:
         backend: str,
         timings: Timings,
     ) -> Completed:
-        """The event of a regular end."""
+        """The event of a regular end; not before the voice is `Voice.drained`."""
         if self.voice is not None:
             self.voice.end()
         return self.transcript.completed(
@@ -176,6 +177,8 @@ class Record:
 
     async def hand_over(self) -> None:
         """Publish ``handover`` as this attempt's last event, and prove it."""
+        if self.voice is not None:
+            self.voice.close()
         await self.writer.commit(encode(self.transcript.handover()))
 
     async def commit_anew(self, event: Terminal) -> None:
@@ -195,6 +198,8 @@ class Record:
 
     def close(self) -> None:
         """Publish nothing more. Safe to call twice."""
+        if self.voice is not None:
+            self.voice.close()
         self.writer.close()
 
 

@@ -113,6 +113,7 @@ class Serving:
                 now=around.now,
                 lease=ownership.lease,
                 writer=record.writer,
+                voice=record.voice,
                 outbox=around.cell.connection.outbox,
                 interrupt=self._interrupt,
             ),
@@ -124,6 +125,8 @@ class Serving:
         )
         try:
             await exchange.run(ownership.interruption)
+            if record.voice is not None and record.voice.busy:
+                await ownership.interruption.race(record.voice.drained())
         except (BridgeError, Interrupted):
             raise
         except Exception as defect:

@@ -100,6 +100,7 @@ def _exchange(
         now=time.monotonic,
         lease=Lease(time.monotonic(), 60.0),
         writer=writer,
+        voice=None,
         outbox=connection.outbox,
         interrupt=_unexpected,
     )
