@@ -83,7 +83,7 @@ class Worker:
         self._leases: dict[Cell, Leases] = {}
         self._running: set[Running] = set()
         self._rota: deque[Running] = deque()
-        self._controls = Controls()
+        self._controls = Controls(now)
         self._taking = False
         self._crowded_until = 0.0
         self._restoration = Restoration(settings.stream_setup, now)
@@ -161,7 +161,20 @@ class Worker:
     def _take(self, source: _Source, delivery: Delivery) -> None:
         now = self._now()
         source.load.idle = False
+        try:
+            running = self._running_job(source, delivery, now)
+        except Exception:
+            # It is delivered again: another try, or another worker, may be luckier.
+            log.exception("job %d cannot be taken", delivery.stream_seq)
+            return
         source.load.running += 1
+        self._running.add(running)
+        self._rota.append(running)
+        self._idle.clear()
+        self._controls.enter(running.cell, running.generation)
+        running.task = asyncio.get_running_loop().create_task(self._serve(running))
+
+    def _running_job(self, source: _Source, delivery: Delivery, now: float) -> Running:
         cell = source.cell
         address = cell.subjects.parse_job(delivery.subject)
         generation = Generation(
@@ -178,12 +191,7 @@ class Worker:
             delivery,
             Lease(now, source.lane.ack_wait_s),
         )
-        running = Running(generation, cell, source.load, self._leases[cell], now)
-        self._running.add(running)
-        self._rota.append(running)
-        self._idle.clear()
-        self._controls.enter(cell, generation)
-        running.task = asyncio.get_running_loop().create_task(self._serve(running))
+        return Running(generation, cell, source.load, self._leases[cell], now)
 
     async def _serve(self, running: Running) -> None:
         generation = running.generation
@@ -199,6 +207,7 @@ class Worker:
 
     def _finished(self, running: Running) -> None:
         self._running.discard(running)
+        running.close()
         running.load.running -= 1
         self._controls.leave(running.cell, running.generation)
         if not self._running:
@@ -247,6 +256,7 @@ class Worker:
         self._controls.sweep()
         for cell in self._cells:
             cell.sweep(now)
+            cell.watch.sweep(now)
         for leases in self._leases.values():
             leases.sweep(now, self._settings.ack_wait_s)
         for source in self._sources:
@@ -310,4 +320,6 @@ class Worker:
             self._sweeping.cancel()
             await asyncio.wait([self._sweeping])
             self._sweeping = None
+        for cell in self._cells:
+            await cell.watch.stop()
         await self._restoration.stop()

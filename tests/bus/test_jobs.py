@@ -325,7 +325,7 @@ async def test_settling_without_a_connection_is_no_error(
     cell: Cell, caplog: pytest.LogCaptureFixture
 ) -> None:
     connection = Connection(cell.settings, name="closed")
-    delivery = Delivery("s", b"", "$JS.ACK.S.C.1.7.3.15.0", "default", 7, 1, 0.0)
+    delivery = Delivery("s", b"", "$JS.ACK.S.C.1.7.3.15.0", "default", 7, 1, 0)
     settle(connection, delivery, Settlement.ACK)
     assert "job 7 could not be settled" in caplog.text
     await asyncio.sleep(0)
