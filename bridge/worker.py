@@ -25,11 +25,12 @@ from bridge.config import Settings
 from bridge.errors import BusError
 from bridge.generation.controls import Controls
 from bridge.generation.course import Generation
+from bridge.generation.queue_head import QueueHead
 from bridge.generation.running import Running
 from bridge.generation.surroundings import Surroundings
 from bridge.job import Settlement
 from bridge.metrics import Meters
-from bridge.slots import LaneLoad, asks
+from bridge.slots import LaneLoad, asks, may_exceed
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +61,7 @@ class _Source(NamedTuple):
     lane: Lane
     pull: LanePull
     load: LaneLoad
+    head: QueueHead
 
 
 class Worker:
@@ -132,7 +134,14 @@ class Worker:
             on_change=self._pull_ended,
             now=self._now,
         )
-        source = _Source(cell, lane, pull, load)
+        head = QueueHead(
+            cell,
+            lane.name,
+            self._settings,
+            on_overdue=lambda: self._exceed(source),
+            now=self._now,
+        )
+        source = _Source(cell, lane, pull, load, head)
         await pull.open()
         self._sources.append(source)
         self._restoration.add(cell, lane)
@@ -152,11 +161,32 @@ class Worker:
             source.load.asked = source.pull.reserved
         wanted = asks(self._settings.slots, [source.load for source in self._sources])
         for source, jobs in zip(self._sources, wanted, strict=True):
-            if jobs > 0 and source.cell.connection.connected:
-                try:
-                    source.pull.ask(jobs)
-                except BusError as error:
-                    log.warning("cannot ask for jobs: %s", error)
+            if not source.cell.connection.connected:
+                continue
+            if jobs > 0:
+                source.head.rest()
+                self._ask_for(source, jobs)
+            elif not source.load.asked:
+                source.head.look()  # all slots are taken
+
+    def _ask_for(self, source: _Source, jobs: int) -> None:
+        try:
+            source.pull.ask(jobs)
+        except BusError as error:
+            log.warning("cannot ask for jobs: %s", error)
+
+    def _exceed(self, source: _Source) -> None:
+        """A job that no slot is free for is over: one more is asked for.
+
+        If it is another one that comes, it is served all the same.
+        """
+        if not self._taking or not source.cell.connection.connected:
+            return
+        loads = [other.load for other in self._sources]
+        for other in self._sources:
+            other.load.asked = other.pull.reserved
+        if not source.load.asked and may_exceed(self._settings.slots, loads):
+            self._ask_for(source, 1)
 
     def _take(self, source: _Source, delivery: Delivery) -> None:
         now = self._now()
@@ -322,4 +352,6 @@ class Worker:
             self._sweeping = None
         for cell in self._cells:
             await cell.watch.stop()
+        for source in self._sources:
+            await source.head.stop()
         await self._restoration.stop()

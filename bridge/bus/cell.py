@@ -213,6 +213,18 @@ class Cell:
             return False
         return found is not None and found.stored_ns == job.stored_ns
 
+    async def first_undelivered(self, lane: str) -> StoredMessage | None:
+        """The next job that a lane's consumer would deliver for the first time.
+
+        Asked of the leaders. Raises `BusError`.
+        """
+        info = await self.jetstream.call(f"CONSUMER.INFO.{self.names.jobs}.{lane}")
+        if not info.get("num_pending"):
+            return None
+        seq = int(info["delivered"]["stream_seq"]) + 1
+        subject = self.subjects.lane(lane)
+        return await self.jetstream.next_message(self.names.jobs, subject, seq)
+
     async def bury(self, tenant: str, data: bytes, headers: dict[str, str]) -> None:
         """Keep a job that could not be served, with the reason in the headers.
 
