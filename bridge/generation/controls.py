@@ -12,12 +12,14 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Iterator
+from enum import Enum
 from typing import NamedTuple
 
 from bridge.bus.cell import Cell
+from bridge.bus.jobs import Delivery
 from bridge.errors import BusError
 from bridge.events import Control
-from bridge.generation.claim import cancels_session_job, kept_cancel
+from bridge.generation.claim import kept_cancel
 from bridge.generation.course import Generation
 from bridge.generation.interrupt import Interrupt, Kind
 from bridge.subjects import ControlAddress
@@ -43,6 +45,33 @@ LOOKS_AFTER_S = (0.0, 0.02, 0.08, 0.4, 1.5, 3.0)
 RETRY_S = 0.1
 
 Key = tuple[Cell, ControlAddress]
+
+
+class Effect(Enum):
+    """What a cancel that was heard does to a job."""
+
+    NONE = "none"
+    CANCEL = "cancel"
+    LOOK = "look"  # was it or the job first? The servers know
+
+
+def effect(
+    kind: str, control: Control, delivery: Delivery, heard_ns: int, bound_ns: int
+) -> Effect:
+    """What a cancel of a request or session does to a job.
+
+    It was heard at ``heard_ns`` on the servers' clock, which is known to ``bound_ns``.
+    """
+    if kind == "request":
+        return Effect.CANCEL
+    if control.before is None:
+        sure_ns = heard_ns - bound_ns - HEARD_LATE_NS
+    elif delivery.stream_seq < control.before:
+        # One stream has one order; only one that was made again meanwhile has not.
+        sure_ns = heard_ns - bound_ns
+    else:
+        return Effect.NONE
+    return Effect.CANCEL if delivery.stored_ns < sure_ns else Effect.LOOK
 
 
 class Heard(NamedTuple):
@@ -134,20 +163,11 @@ class Controls:
     def _apply(self, key: Key, heard: Heard, generation: Generation) -> None:
         cell, address = key
         control, delivery = heard.control, generation.delivery
-        if address.kind == "request":
-            _cancel(generation, control.reason)
-            return
-        if control.before is not None and delivery.stream_seq >= control.before:
-            return
-        # The latest time at which it can have been sent, or is sure to have been.
         time = cell.watch.time
-        at_ns = time.at(heard.at) - time.bound_ns
-        if control.before is None:
-            at_ns -= HEARD_LATE_NS
-        if cancels_session_job(control, delivery, at_ns):
+        what = effect(address.kind, control, delivery, time.at(heard.at), time.bound_ns)
+        if what is Effect.CANCEL:
             _cancel(generation, control.reason)
-        else:
-            # Was the cancel or the job first? The servers know.
+        elif what is Effect.LOOK:
             self.look(cell, generation)
 
     def look(self, cell: Cell, generation: Generation) -> None:
