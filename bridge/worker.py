@@ -323,7 +323,7 @@ class Worker:
     async def _hand_over(self) -> None:
         log.info("handing over %d requests", len(self._running))
         for running in list(self._running):
-            running.generation.give_back()
+            running.give_back()
         try:
             async with asyncio.timeout(HAND_OVER_S):
                 await self._idle.wait()

@@ -31,8 +31,8 @@ MOVED = "LEADER_ELECTED"
 #: where the loop is busy now and then.
 SAMPLES = 4
 
-#: Between two looks while nothing happens, in seconds: clocks drift apart by 3 ms.
-LOOK_EVERY_S = 30.0
+#: Between two looks while nothing happens, in seconds: clocks drift apart by 1 ms.
+LOOK_EVERY_S = 10.0
 
 #: While NATS does not answer, it is asked again so often, in seconds.
 RETRY_S = 0.5

@@ -9,6 +9,7 @@ from bridge.bus.cell import Cell
 from bridge.bus.leases import RENEW_AFTER, REPEAT_AFTER, Leases
 from bridge.errors import BusError
 from bridge.generation.course import Generation
+from bridge.generation.interrupt import Interrupt, Kind
 from bridge.job import Settlement
 from bridge.slots import LaneLoad
 
@@ -58,6 +59,17 @@ class Running:
 
     def __repr__(self) -> str:
         return f"<Running {self.generation!r}>"
+
+    def give_back(self) -> None:
+        """The drain time is over: hand the request over, or end it.
+
+        A job that is in no stream any more would be delivered to nobody.
+        """
+        if self.stored:
+            self.generation.give_back()
+        else:
+            reason = "the worker drains, and the job is in no stream any more"
+            self.generation.interrupt(Interrupt(Kind.JOB_GONE, reason))
 
     def sweep(self, now: float) -> None:
         """Called a few times a second: the lease, and what the job waits for."""

@@ -173,6 +173,33 @@ async def accept(bus: PlainClient, id: str, body: Json | None = None) -> None:
     await eventually(accepted)
 
 
+async def test_a_drain_ends_what_nobody_would_be_delivered_again(
+    nats_server: NatsServer, prefix: str, bus: PlainClient, simulator: Simulator
+) -> None:
+    async with running_service(
+        nats_server.url, simulator.url, prefix=prefix, drain_timeout_s=0.2
+    ) as service:
+        await bus.submit("old", LONG)
+        await bus.seen("old", "token", 3)
+        await make_again(bus)
+        worker = service.worker
+        assert worker is not None
+
+        async def known() -> bool:
+            return not any(running.stored for running in worker._running)
+
+        await eventually(known)
+        await bus.submit("new", LONG)
+        await bus.seen("new", "token", 3)
+        service.drain()
+        error = (await bus.ended("old"))["error"]
+        assert (error["code"], error["retryable"]) == ("internal", True)
+        await bus.seen("new", "handover")
+        assert [letter.data for letter in await bus.dead()]
+    assert await bus.jobs_left() == 1
+    assert_whole(await bus.log("old"))
+
+
 async def test_what_superseded_a_session_of_the_old_stream_ends_none_of_the_new(
     nats_server: NatsServer, prefix: str, bus: PlainClient, simulator: Simulator
 ) -> None:
