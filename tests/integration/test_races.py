@@ -35,6 +35,7 @@ from bridge.events import (
     Job,
     JobIdentity,
     Resumed,
+    Started,
     Timings,
     encode,
 )
@@ -664,6 +665,58 @@ async def test_a_job_is_not_taken_for_one_of_a_stream_that_was_made_again(
     # It counts from 1 again: an acknowledgement would remove another job.
     assert await logs.submit(cell, second) == seq
     assert not await cell.job_is_stored(delivered.identity)
+
+
+async def begun_for(cell: Cell, original: JobIdentity) -> Attempt:
+    """A log that was begun for a job, and goes on."""
+    attempt = Attempt(cell, job=original)
+    id, seq, number = attempt.numbering.next()
+    started = Started(
+        id, seq, number, v=1, model="m", created=0, queue_ms=0, metadata={},
+        job=original.stream_seq, job_time=str(original.stored_ns),
+    )  # fmt: skip
+    attempt.writer.append(encode(started))
+    await attempt.proven()
+    return attempt
+
+
+async def stored_job(cell: Cell) -> JobIdentity:
+    seq = await logs.submit(cell, job())
+    stored = await cell.jetstream.message(cell.names.jobs, seq)
+    assert stored is not None
+    return JobIdentity(seq, stored.stored_ns)
+
+
+@pytest.mark.parametrize("off_ns", [0, 1, -1, 999, -60 * 10**9])
+async def test_a_repeat_is_told_from_another_lifes_job_by_its_time(
+    cell: Cell, other: Cell, off_ns: int
+) -> None:
+    """The original's place in the stream may be another job's by now."""
+    stored = await stored_job(cell)
+    original = stored._replace(stored_ns=stored.stored_ns + off_ns)
+    first = await begun_for(cell, original)
+    repeat = Delivery("", b"", "", "default", stored.stream_seq + 1, 2, 5)
+    found = await claim(other, "default", repeat, Job(ID, {}))
+    assert found.found is (Found.STANDS if off_ns == 0 else Found.TAKEOVER)
+    # What was taken over is closed by its name.
+    first.tokens(1)
+    first.writer.ping()
+    repairs = 0 if off_ns == 0 else 1
+    await until(lambda: first.writer.repairs == repairs, "the log is repaired")
+
+
+async def test_the_same_sequence_at_another_time_is_no_redelivery(
+    cell: Cell, other: Cell
+) -> None:
+    """It may not go on as its own: the original is still there to end."""
+    stored = await stored_job(cell)
+    await begun_for(cell, stored)
+    later = Delivery("", b"", "", "default", stored.stream_seq, 2, stored.stored_ns + 1)
+    found = await claim(other, "default", later, Job(ID, {}))
+    assert found.found is Found.STANDS
+    same = later._replace(stored_ns=stored.stored_ns)
+    found = await claim(other, "default", same, Job(ID, {}))
+    assert found.found is Found.TAKEOVER
 
 
 async def test_jobs_submitted_twice_are_served_once(
