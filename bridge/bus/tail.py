@@ -72,7 +72,8 @@ class Tail:
         self.unproven_bytes = 0
         #: Above so many unproven bytes a ping goes out, once until there is room.
         self._ask_above: float = MAX_UNPROVEN_BYTES
-        self._pinged = 0
+        #: The batch sequence behind which the next ping goes out.
+        self._ping_behind = PING_EVERY_EVENTS
         self._ping_at: float | None = None
         self._seen_sent = 0
         self._moved_at = now()
@@ -99,7 +100,8 @@ class Tail:
         self._head = self._batches.reply_head(self.batch)
         #: The constant part of the command that publishes an event.
         self._pub = f"PUB {self.subject} {self._head}".encode()
-        self.sent = self._proven = self._pinged = self._seen_sent = 0
+        self.sent = self._proven = self._seen_sent = 0
+        self._ping_behind = PING_EVERY_EVENTS
         self._ping_at = None
         self._batches.listen(self.batch, self._answered)
 
@@ -122,7 +124,7 @@ class Tail:
         Raises `ConnectionLost` when the client is closed.
         """
         self.unproven.append((self.subject, payload))
-        self.unproven_bytes += len(payload)
+        unproven = self.unproven_bytes = self.unproven_bytes + len(payload)
         if self.detached:
             return
         sent = self.sent = self.sent + 1
@@ -132,10 +134,7 @@ class Tail:
         self._send(
             b"%b%d.1.$FI %d\r\n%b\r\n" % (self._pub, sent, len(payload), payload)
         )
-        if (
-            sent - self._pinged >= PING_EVERY_EVENTS
-            or self.unproven_bytes > self._ask_above
-        ):
+        if sent >= self._ping_behind or unproven > self._ask_above:
             self.ping()
 
     def append_speech(self, payload: bytes) -> None:
@@ -166,7 +165,7 @@ class Tail:
             final = self.terminal and index == len(rest) - 1
             self._publish(subject, payload, Op.COMMIT if final else Op.APPEND)
         if not self.terminal:
-            self._pinged = self.sent
+            self._ping_behind = self.sent + PING_EVERY_EVENTS
             self._batches.send(Op.PING, self.batch, self.sent)
 
     def _publish(self, subject: str, payload: bytes, op: Op) -> None:
@@ -190,7 +189,7 @@ class Tail:
             return
         if self.full:
             self._ask_above = inf
-        self._pinged = self.sent
+        self._ping_behind = self.sent + PING_EVERY_EVENTS
         if self._ping_at is None:
             self._ping_at = self._now()
         self._batches.send(Op.PING, self.batch, self.sent)
