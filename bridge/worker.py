@@ -175,18 +175,21 @@ class Worker:
         except BusError as error:
             log.warning("cannot ask for jobs: %s", error)
 
-    def _exceed(self, source: _Source) -> None:
-        """A job that no slot is free for is over: one more is asked for.
+    def _exceed(self, source: _Source) -> bool:
+        """Ask for one job more than there are slots, if there is none already.
 
-        If it is another one that comes, it is served all the same.
+        For one that is over. If it is another one that comes, it is served all the
+        same. Returns whether it was asked for.
         """
         if not self._taking or not source.cell.connection.connected:
-            return
+            return False
         loads = [other.load for other in self._sources]
         for other in self._sources:
             other.load.asked = other.pull.reserved
-        if not source.load.asked and may_exceed(self._settings.slots, loads):
-            self._ask_for(source, 1)
+        if source.load.asked or not may_exceed(self._settings.slots, loads):
+            return False
+        self._ask_for(source, 1)
+        return True
 
     def _take(self, source: _Source, delivery: Delivery) -> None:
         now = self._now()

@@ -80,6 +80,8 @@ class StreamWatch:
             await connection.subscribe(
                 f"$JS.EVENT.ADVISORY.STREAM.{what}.{self._stream}", self._advised
             )
+        # What is settled in between waits for the next connection.
+        connection.on_disconnected.append(self.doubt)
         connection.on_reconnected.append(self.doubt)
         self._look_at = self._now() + LOOK_EVERY_S
 

@@ -25,7 +25,8 @@ LOOK_EVERY_S = 1.0
 class QueueHead:
     """The first job of a lane that was not delivered yet.
 
-    ``on_overdue`` is called when it has passed its deadline.
+    ``on_overdue`` is called when it has passed its deadline, and says whether it was
+    asked for.
     """
 
     def __init__(
@@ -34,7 +35,7 @@ class QueueHead:
         lane: str,
         settings: Settings,
         *,
-        on_overdue: Callable[[], None],
+        on_overdue: Callable[[], bool],
         now: Callable[[], float],
     ) -> None:
         self._cell = cell
@@ -67,11 +68,10 @@ class QueueHead:
         except BusError as error:
             log.debug("lane %s cannot be looked at: %s", self._lane, error)
             return
-        if overdue:
+        if overdue and self._on_overdue():
             # The one behind it may be over as well: it is looked at when this one is
             # out of the way.
             self._look_at = self._now()
-            self._on_overdue()
 
     async def is_overdue(self) -> bool:
         """Whether there is such a job, and its deadline has passed. Raises `BusError`.

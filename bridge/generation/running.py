@@ -73,11 +73,11 @@ class Running:
 
     def sweep(self, now: float) -> None:
         """Called a few times a second: the lease, and what the job waits for."""
-        if self._doubtful:
-            self._check()
-        self._renew(now)
         if not self.cell.connection.connected:
             self.generation.heard()  # nobody could be, so nobody is missing
+        elif self._doubtful:
+            self._check()
+        self._renew(now)
         self.generation.sweep(now)
 
     @property
