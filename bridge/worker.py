@@ -157,17 +157,21 @@ class Worker:
         """Ask for as many jobs as there are slots for."""
         if not self._taking or self._now() < self._crowded_until:
             return
-        for source in self._sources:
-            source.load.asked = source.pull.reserved
-        wanted = asks(self._settings.slots, [source.load for source in self._sources])
+        slots, loads = self._settings.slots, self._loads()
+        wanted = asks(slots, loads)
         for source, jobs in zip(self._sources, wanted, strict=True):
             if not source.cell.connection.connected:
                 continue
             if jobs > 0:
                 source.head.rest()
                 self._ask_for(source, jobs)
-            elif not source.load.asked:
+            elif not source.load.asked and may_exceed(slots, loads):
                 source.head.look()  # all slots are taken
+
+    def _loads(self) -> list[LaneLoad]:
+        for source in self._sources:
+            source.load.asked = source.pull.reserved
+        return [source.load for source in self._sources]
 
     def _ask_for(self, source: _Source, jobs: int) -> None:
         try:
@@ -175,21 +179,16 @@ class Worker:
         except BusError as error:
             log.warning("cannot ask for jobs: %s", error)
 
-    def _exceed(self, source: _Source) -> bool:
+    def _exceed(self, source: _Source) -> None:
         """Ask for one job more than there are slots, if there is none already.
 
         For one that is over. If it is another one that comes, it is served all the
-        same. Returns whether it was asked for.
+        same.
         """
         if not self._taking or not source.cell.connection.connected:
-            return False
-        loads = [other.load for other in self._sources]
-        for other in self._sources:
-            other.load.asked = other.pull.reserved
-        if source.load.asked or not may_exceed(self._settings.slots, loads):
-            return False
-        self._ask_for(source, 1)
-        return True
+            return
+        if may_exceed(self._settings.slots, self._loads()) and not source.load.asked:
+            self._ask_for(source, 1)
 
     def _take(self, source: _Source, delivery: Delivery) -> None:
         now = self._now()

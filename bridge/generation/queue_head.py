@@ -25,8 +25,7 @@ LOOK_EVERY_S = 1.0
 class QueueHead:
     """The first job of a lane that was not delivered yet.
 
-    ``on_overdue`` is called when it has passed its deadline, and says whether it was
-    asked for.
+    ``on_overdue`` is called when it has passed its deadline.
     """
 
     def __init__(
@@ -35,7 +34,7 @@ class QueueHead:
         lane: str,
         settings: Settings,
         *,
-        on_overdue: Callable[[], bool],
+        on_overdue: Callable[[], None],
         now: Callable[[], float],
     ) -> None:
         self._cell = cell
@@ -50,7 +49,10 @@ class QueueHead:
         return f"<QueueHead {self._lane}>"
 
     def look(self) -> None:
-        """Look if it is time to. Does not wait; to be called while no slot is free."""
+        """Look if it is time to. Does not wait.
+
+        To be called while no slot is free, and one more job could be asked for.
+        """
         now = self._now()
         if self._look_at is None:
             self._look_at = now + LOOK_EVERY_S
@@ -68,10 +70,11 @@ class QueueHead:
         except BusError as error:
             log.debug("lane %s cannot be looked at: %s", self._lane, error)
             return
-        if overdue and self._on_overdue():
-            # The one behind it may be over as well: it is looked at when this one is
-            # out of the way.
+        if overdue:
+            # Whichever is next may be over as well: it is looked at as soon as this one
+            # is out of the way.
             self._look_at = self._now()
+            self._on_overdue()
 
     async def is_overdue(self) -> bool:
         """Whether there is such a job, and its deadline has passed. Raises `BusError`.
