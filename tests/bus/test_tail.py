@@ -88,7 +88,7 @@ async def test_large_events_flow_as_fast_as_they_are_stored(
     await writer.commit(end(count))
     # Some 3 MB; the pings that keep a batch alive are 4 s apart.
     assert waited
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 4
     assert writer.repairs == 0
     assert len(await stored(cell)) == count
 

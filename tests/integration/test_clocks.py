@@ -81,7 +81,7 @@ async def test_a_deadline_passes_when_it_is_time(bus: PlainClient) -> None:
     end = await bus.ended("one")
     took = time.monotonic() - began
     assert end["error"]["code"] == "deadline_exceeded"
-    assert 0.5 < took < 3
+    assert 0.5 < took < 10
     log = await bus.log("one")
     assert_whole(log)
     assert "".join(e.get("text", "") for e in log if e["type"] == "token")
@@ -99,7 +99,7 @@ async def test_a_step_of_the_clock_in_between(
         seen = len(bus.live["long"])
         await bus.seen("long", "token", seen + 3)
     assert (await bus.ended("short"))["error"]["code"] == "deadline_exceeded"
-    assert 0.8 < time.monotonic() - began < 4
+    assert 0.8 < time.monotonic() - began < 10
     await bus.cancel("long")
     assert (await bus.ended("long"))["type"] == "cancelled"
 

@@ -61,7 +61,7 @@ async def test_they_flow_at_the_speed_of_the_bus(
         took = time.monotonic() - began
         assert end["type"] == "completed"
         # Of 3 to 4 MB; the pings that keep a batch alive are 4 s apart.
-        assert took < 3
+        assert took < 4
         await bus.settled()
         log = await bus.log("one")
     assert_whole(log)
