@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -62,14 +61,17 @@ class Around(NamedTuple):
 
 
 class Exchange:
-    """Backends are asked until the answer is complete: see `run`."""
+    """Backends are asked until the answer is complete: see `run`.
+
+    ``deadline`` is on the monotonic clock, in seconds.
+    """
 
     def __init__(
         self,
         around: Around,
         job: Job,
         transcript: Transcript,
-        deadline_at: float,
+        deadline: float,
         usage: dict[str, Any] | None,
     ) -> None:
         self._around = around
@@ -83,7 +85,7 @@ class Exchange:
         self._interrupt = around.interrupt
         self._job = job
         self._transcript = transcript
-        self._deadline_at = deadline_at
+        self._deadline = deadline
         self._model = job.model
         self._upstream: Upstream | None = None
         self._over: asyncio.Future[GenerationError | None] | None = None
@@ -255,7 +257,7 @@ class Exchange:
                 retries=self._retries,
                 budget=around.settings.retry_budget,
                 other_candidates=any(not self._failed[c.name] for c in candidates),
-                remaining_s=self._deadline_at - time.time(),
+                remaining_s=self._deadline - self._now(),
             )
         )
 

@@ -93,7 +93,7 @@ class Record:
             writing.cell,
             tenant=writing.tenant,
             id=writing.id,
-            job_seq=writing.delivery.stream_seq,
+            job=writing.delivery.identity,
             attempt=writing.delivery.attempt,
             stored=stored,
             stored_speech=spoken,
@@ -103,15 +103,18 @@ class Record:
 
     # The beginning
 
-    def start(self, job: Job, created: float, queue_ms: int) -> None:
-        """Publish ``started``; ``created`` is Unix time in seconds."""
+    def start(self, job: Job, created_ns: int, queue_ms: int, deadline_ms: int) -> None:
+        """Publish ``started``; ``created_ns`` is when the job came, since 1970."""
+        stream_seq, stored_ns = self._writing.delivery.identity
         event = Started(
             *self.transcript.next(),
             v=PROTOCOL_VERSION,
             model=job.model,
-            created=int(created * 1000),
+            created=created_ns // 1_000_000,
             queue_ms=queue_ms,
-            job=self._writing.delivery.stream_seq,
+            job=stream_seq,
+            job_time=str(stored_ns),
+            deadline_ms=deadline_ms,
             session=job.session,
             metadata=job.metadata,
         )
