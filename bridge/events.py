@@ -7,7 +7,7 @@ an unknown top-level field is invalid (`bridge.intake.decode_job`).
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import msgspec
 
@@ -22,9 +22,23 @@ MAX_NUMBER = 2**53
 #: A ``seq`` or ``attempt``: what is outside of these is no event's.
 Number = Annotated[int, msgspec.Meta(ge=1, le=MAX_NUMBER)]
 
+#: Digits of a time in nanoseconds: 64 bits have 20 at most.
+MAX_TIME_DIGITS = 20
+
 OnRestart = Literal["restart", "fail"]
 ResumeMode = Literal["continue", "restart"]
 ResumeReason = Literal["takeover", "handover", "backend_failure"]
+
+
+class JobIdentity(NamedTuple):
+    """A job's stream sequence, and when it was stored, in nanoseconds since 1970.
+
+    Both on the server's account. A stream that was made again, or put back from an
+    older copy, counts its sequences anew: only with the time they name one job.
+    """
+
+    stream_seq: int
+    stored_ns: int
 
 
 class Job(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
@@ -94,16 +108,28 @@ class Event(msgspec.Struct, tag_field="type", omit_defaults=True):
 
 
 class Started(Event, tag="started", kw_only=True):
-    """A worker has claimed the request; the backend has not answered yet."""
+    """A worker has claimed the request; the backend has not answered yet.
+
+    ``job_time`` is in nanoseconds since 1970, as a decimal string: more than a double
+    can hold. It is empty, and ``deadline_ms`` 0, in logs of bridges before them.
+    """
 
     v: int
     model: str
     created: int
     queue_ms: int
     job: int
-    deadline_ms: int | None = None
+    job_time: str = ""
+    deadline_ms: int = 0
     session: str | None = None
     metadata: dict[str, str]
+
+    @property
+    def identity(self) -> JobIdentity:
+        """Which job the log was begun for; without a time that says so, none."""
+        time = self.job_time
+        known = time.isascii() and time.isdecimal() and len(time) <= MAX_TIME_DIGITS
+        return JobIdentity(self.job, int(time) if known else 0)
 
 
 class Token(Event, tag="token"):

@@ -60,5 +60,10 @@ def asks(slots: int, lanes: Sequence[LaneLoad]) -> list[int]:
     return wanted
 
 
+def may_exceed(slots: int, lanes: Sequence[LaneLoad]) -> bool:
+    """Whether one more job than there are slots may be asked for, now."""
+    return sum(max(lane.used, lane.reserved) for lane in lanes) <= slots
+
+
 def _room(lane: LaneLoad) -> int:
     return MAX_ASK - lane.asked if lane.asked <= ASK_AGAIN else 0

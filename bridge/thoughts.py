@@ -53,7 +53,7 @@ _SPACE = re.compile(r"[\s\ufeff\u200b]*")
 #: (``<think:opensource>``) where models write one.
 _NAME = (
     r"(?:[a-z]\w{0,15}?[:_]|ant)?(?:think(?:ing)?|thoughts?|reasoning)"
-    r"(?:[:_-](?:process|opensource))?"
+    r"(?:[:_-](?:block|content|opensource|process|scratchpad|steps?|text|trace))?"
     r"|reflection|scratch[_-]?pad|analysis|cot|chain[_-]of[_-]thoughts?"
     r"|(?:inner|internal)[_-](?:monologue|thoughts?)|monologue"
 )
@@ -63,22 +63,39 @@ _TAG = re.compile(
     rf"<(?P<close>/?)(?P<name>{_NAME}){_ATTRIBUTES}(?P<empty>/?)>", _FLAGS
 )
 
+#: Open WebUI's, whose name alone says nothing.
+_DETAILS = re.compile(
+    r"<details(?=\s)[^<>]{0,100}?\stype=[\"']?reasoning\b[^<>]{0,100}>", _FLAGS
+)
+
 #: What a tag may still become: any name, for it is held back for so long only.
 _TAG_BEGUN = re.compile(
     r"<(?:/?(?:[a-z][\w:-]{0,40}(?:\s[^<>]{0,200})?/?)?)?\Z", _FLAGS
 )
 
-#: Marks that are no tags: Mistral, Kimi, Pangu, Command A, Sky-T1, Solar, Apertus,
-#: Inkling, Kimi K3, Gemma, DeepSeek.
+#: Special tokens, as models name them: Command A, Sky-T1, Solar and others.
+_TOKENS = {
+    f"<|{opening.format(word)}|>": f"<|{closing.format(word)}|>"
+    for word in ("think", "thinking", "thought", "reasoning")
+    for opening, closing in (
+        ("{}", "/{}"),
+        ("{}:start", "{}:end"),
+        ("{}_start", "{}_end"),
+        ("{}_begin", "{}_end"),
+        ("begin_of_{}", "end_of_{}"),
+        ("start_of_{}", "end_of_{}"),
+        ("start_{}", "end_{}"),
+        ("begin_{}", "end_{}"),
+    )
+}
+
+#: Marks that are no tags: of those, Mistral, Kimi, Pangu, Apertus, Inkling, Kimi K3,
+#: Gemma, DeepSeek.
 _PAIRS = {
+    **_TOKENS,
     "[THINK]": "[/THINK]",
     "◁think▷": "◁/think▷",
     "[unused16]": "[unused17]",
-    "<|START_THINKING|>": "<|END_THINKING|>",
-    "<|begin_of_thought|>": "<|end_of_thought|>",
-    "<|think:start|>": "<|think:end|>",
-    "<|think|>": "<|/think|>",
-    "<|thinking|>": "<|/thinking|>",
     "<|inner_prefix|>": "<|inner_suffix|>",
     "<|content_thinking|>": "<|end_message|>",
     "<|open|>think<|sep|>": "<|close|>think<|sep|>",
@@ -106,9 +123,11 @@ _ANSWERS = {
     "<|open|>response<|sep|>": "<|close|>response<|sep|>",
 }
 
-#: A message of Harmony has a header, a text, and one of these, or the next header.
+#: A message of Harmony has a header, a text, and one of these, or the next header. A
+#: header ends with a line where its last token was left out.
 _HEADERS = ("<|start|>", "<|channel|>")
-_MESSAGE = "<|message|>"
+_HEADER_PART = re.compile(r"<\|(?:start|channel|constrain)\|>[^<\n]*+", _FLAGS)
+_HEADER_END = re.compile(r"<\|message\|>|\n", _FLAGS)
 _ENDS = ("<|end|>", "<|return|>", "<|call|>", "<|eom|>", "<|eot|>")
 _THINKING_CHANNEL = re.compile(
     r"<\|channel\|>\s*(?:analysis|thoughts?|thinking|reasoning)\b", _FLAGS
@@ -124,8 +143,8 @@ _BARE_HEADER_BEGUN = re.compile(
     r"(?:<[|mesag>]{0,10})?\Z"
 )
 #: The same with all special tokens left out: "analysisWe need…assistantfinalHello".
-_GLUED = re.compile(r"analysis(?=[A-Z])")
-_GLUED_BEGUN = re.compile(r"analysis\Z")
+_GLUED = re.compile(r"(?:assistant)?analysis(?=[A-Z])")
+_GLUED_BEGUN = re.compile(r"(?:assistant)?analysis\Z")
 
 #: The label of Gemma's channel.
 _CHANNEL = "<|channel>"
@@ -136,11 +155,11 @@ _ANSWER_LABELS = frozenset(("answer", "final", "response"))
 
 
 class _Marks:
-    """A set of literal marks, and what may become one of them; case does not matter."""
+    """A set of literal marks, and what may become one of them."""
 
     def __init__(self, *marks: str) -> None:
         longest_first = sorted(marks, key=len, reverse=True)
-        self.find = re.compile("|".join(map(re.escape, longest_first)), _FLAGS)
+        self.find = re.compile("|".join(map(_literal, longest_first)), _FLAGS)
         self._begun = re.compile(
             "(?:" + "|".join(_prefixes(mark) for mark in marks) + r")\Z", _FLAGS
         )
@@ -156,6 +175,12 @@ class _Marks:
         return found.start() if found else len(text)
 
 
+def _literal(mark: str) -> str:
+    """A pattern of ``mark``: words in brackets count in their own case only."""
+    literal = re.escape(mark)
+    return f"(?-i:{literal})" if mark[0] == "[" else literal
+
+
 def _prefixes(mark: str) -> str:
     """A pattern of the beginnings of ``mark``, at least one character."""
     pattern = ""
@@ -167,10 +192,11 @@ def _prefixes(mark: str) -> str:
 _CLOSES = {mark.lower(): _Marks(close) for mark, close in _PAIRS.items()}
 _ANSWER_CLOSES = {mark.lower(): _Marks(close) for mark, close in _ANSWERS.items()}
 _GLUED_CLOSE = _Marks("assistantfinal")
+_DETAILS_CLOSE = _Marks("</details>")
 _OPENING = _Marks(*_PAIRS, *_PAIRS.values(), *_OPENERS, *_HEADERS)
 _OPENING_OR_ANSWER = _Marks(*_PAIRS, *_PAIRS.values(), *_OPENERS, *_HEADERS, *_ANSWERS)
-_BARE = _Marks("analysis", "commentary", "final")
-_HEADER = _Marks(*_HEADERS)
+_BARE = _Marks("assistantanalysis", "analysis", "commentary", "final")
+_IN_HEADER = _Marks("<|message|>", "<|constrain|>", *_HEADERS)
 _BETWEEN = _Marks(*_HEADERS, *_ENDS)
 _IN_TEXT = _Marks(*_ENDS)
 
@@ -260,9 +286,17 @@ class ThoughtSplitter:
             return at
         if begin == len(text) and not final:
             return _HOLD
+        return self._first(text, at, begin, final)
+
+    def _first(self, text: str, at: int, begin: int, final: bool) -> int:
+        """What stands at ``begin``, behind the white space from ``at`` on."""
         tag = _TAG.match(text, begin)
         if tag is not None:
             return self._open_tag(tag, text, at)
+        details = _DETAILS.match(text, begin, begin + MAX_MARK // 2)
+        if details is not None:
+            self._think(_DETAILS_CLOSE)
+            return self._mark(text, at, details.end())
         marks = _OPENING_OR_ANSWER if self._after else _OPENING
         if not final and self._may_begin(marks, text, begin):
             return _HOLD
@@ -273,9 +307,10 @@ class ThoughtSplitter:
         if bare is not None and not self._after:
             self._message(thinks=bare["channel"] == "analysis" or " to=" in bare[0])
             return self._mark(text, at, bare.end())
-        if _GLUED.match(text, begin) and not self._after:
+        glued = _GLUED.match(text, begin)
+        if glued is not None and not self._after:
             self._think(_GLUED_CLOSE)
-            return self._mark(text, at, begin + len("analysis"))
+            return self._mark(text, at, glued.end())
         if self._inside:
             self._think_tagged("")
             return self._mark(text, at, begin)
@@ -419,19 +454,24 @@ class ThoughtSplitter:
     # Harmony's messages
 
     def _header(self, text: str, at: int, final: bool) -> int:
-        end = text.find(_MESSAGE, at, at + MAX_MARK)
-        if end >= 0:
+        limit = at + MAX_MARK
+        end = at
+        while part := _HEADER_PART.match(text, end, limit):
+            end = part.end()
+        found = _HEADER_END.match(text, end, limit)
+        if found is not None:
             header = text[at:end]
             self._message(
                 thinks=_THINKING_CHANNEL.search(header) is not None
                 or _RECIPIENT.search(header) is not None
             )
-            return self._mark(text, at, end + len(_MESSAGE))
-        if final:
-            return self._mark(text, at, len(text))
-        if len(text) - at < MAX_MARK:
-            return _HOLD
-        # No header is so long: the mark stands for nothing.
+            if "<|channel|>" not in header.lower() and found[0] == "\n":
+                self._step = self._between
+            return self._mark(text, at, found.end())
+        grows = end == len(text) or _IN_HEADER.begins(text, end)
+        if grows and len(text) < limit:
+            return self._mark(text, at, len(text)) if final else _HOLD
+        # The mark stands for nothing: no header is so long, or goes on like that.
         self._step = self._body if self._harmony else self._text
         return self._mark(text, at, text.index(">", at) + 1)
 

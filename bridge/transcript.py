@@ -373,10 +373,15 @@ def _read(texts: StringIO, start: int, length: int = -1) -> str:
 
 
 def encode_terminal(event: Event, max_payload: int) -> bytes:
-    """The bytes of a terminal event; without its texts where they would not fit."""
-    payload = encode(event)
-    if len(payload) <= max_payload:
-        return payload
+    """The bytes of a terminal event; without its texts where they would not fit.
+
+    No text that is longer than ``max_payload`` is encoded to find that out: in JSON a
+    character takes a byte at least.
+    """
+    if _text_chars(event) <= max_payload:
+        payload = encode(event)
+        if len(payload) <= max_payload:
+            return payload
     if isinstance(event, Completed | Failed | Cancelled):
         event.text = None
         event.text_omitted = True
@@ -384,3 +389,14 @@ def encode_terminal(event: Event, max_payload: int) -> bytes:
         event.reasoning = None
         event.tool_calls = None
     return encode(event)
+
+
+def _text_chars(event: Event) -> int:
+    """The characters of a terminal event's texts."""
+    if not isinstance(event, Completed | Failed | Cancelled):
+        return 0
+    chars = len(event.text or "")
+    if isinstance(event, Completed):
+        chars += len(event.reasoning or "")
+        chars += sum(len(call.arguments) for call in event.tool_calls or ())
+    return chars

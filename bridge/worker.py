@@ -25,11 +25,12 @@ from bridge.config import Settings
 from bridge.errors import BusError
 from bridge.generation.controls import Controls
 from bridge.generation.course import Generation
+from bridge.generation.queue_head import QueueHead
 from bridge.generation.running import Running
 from bridge.generation.surroundings import Surroundings
 from bridge.job import Settlement
 from bridge.metrics import Meters
-from bridge.slots import LaneLoad, asks
+from bridge.slots import LaneLoad, asks, may_exceed
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +61,7 @@ class _Source(NamedTuple):
     lane: Lane
     pull: LanePull
     load: LaneLoad
+    head: QueueHead
 
 
 class Worker:
@@ -83,7 +85,7 @@ class Worker:
         self._leases: dict[Cell, Leases] = {}
         self._running: set[Running] = set()
         self._rota: deque[Running] = deque()
-        self._controls = Controls()
+        self._controls = Controls(now)
         self._taking = False
         self._crowded_until = 0.0
         self._restoration = Restoration(settings.stream_setup, now)
@@ -132,7 +134,14 @@ class Worker:
             on_change=self._pull_ended,
             now=self._now,
         )
-        source = _Source(cell, lane, pull, load)
+        head = QueueHead(
+            cell,
+            lane.name,
+            self._settings,
+            on_overdue=lambda: self._exceed(source),
+            now=self._now,
+        )
+        source = _Source(cell, lane, pull, load, head)
         await pull.open()
         self._sources.append(source)
         self._restoration.add(cell, lane)
@@ -148,20 +157,56 @@ class Worker:
         """Ask for as many jobs as there are slots for."""
         if not self._taking or self._now() < self._crowded_until:
             return
+        slots, loads = self._settings.slots, self._loads()
+        wanted = asks(slots, loads)
+        for source, jobs in zip(self._sources, wanted, strict=True):
+            if not source.cell.connection.connected:
+                continue
+            if jobs > 0:
+                source.head.rest()
+                self._ask_for(source, jobs)
+            elif not source.load.asked and may_exceed(slots, loads):
+                source.head.look()  # all slots are taken
+
+    def _loads(self) -> list[LaneLoad]:
         for source in self._sources:
             source.load.asked = source.pull.reserved
-        wanted = asks(self._settings.slots, [source.load for source in self._sources])
-        for source, jobs in zip(self._sources, wanted, strict=True):
-            if jobs > 0 and source.cell.connection.connected:
-                try:
-                    source.pull.ask(jobs)
-                except BusError as error:
-                    log.warning("cannot ask for jobs: %s", error)
+        return [source.load for source in self._sources]
+
+    def _ask_for(self, source: _Source, jobs: int) -> None:
+        try:
+            source.pull.ask(jobs)
+        except BusError as error:
+            log.warning("cannot ask for jobs: %s", error)
+
+    def _exceed(self, source: _Source) -> None:
+        """Ask for one job more than there are slots, if there is none already.
+
+        For one that is over. If it is another one that comes, it is served all the
+        same.
+        """
+        if not self._taking or not source.cell.connection.connected:
+            return
+        if may_exceed(self._settings.slots, self._loads()) and not source.load.asked:
+            self._ask_for(source, 1)
 
     def _take(self, source: _Source, delivery: Delivery) -> None:
         now = self._now()
         source.load.idle = False
+        try:
+            running = self._running_job(source, delivery, now)
+        except Exception:
+            # It is delivered again: another try, or another worker, may be luckier.
+            log.exception("job %d cannot be taken", delivery.stream_seq)
+            return
         source.load.running += 1
+        self._running.add(running)
+        self._rota.append(running)
+        self._idle.clear()
+        self._controls.enter(running.cell, running.generation)
+        running.task = asyncio.get_running_loop().create_task(self._serve(running))
+
+    def _running_job(self, source: _Source, delivery: Delivery, now: float) -> Running:
         cell = source.cell
         address = cell.subjects.parse_job(delivery.subject)
         generation = Generation(
@@ -178,12 +223,7 @@ class Worker:
             delivery,
             Lease(now, source.lane.ack_wait_s),
         )
-        running = Running(generation, cell, source.load, self._leases[cell], now)
-        self._running.add(running)
-        self._rota.append(running)
-        self._idle.clear()
-        self._controls.enter(cell, generation)
-        running.task = asyncio.get_running_loop().create_task(self._serve(running))
+        return Running(generation, cell, source.load, self._leases[cell], now)
 
     async def _serve(self, running: Running) -> None:
         generation = running.generation
@@ -199,6 +239,7 @@ class Worker:
 
     def _finished(self, running: Running) -> None:
         self._running.discard(running)
+        running.close()
         running.load.running -= 1
         self._controls.leave(running.cell, running.generation)
         if not self._running:
@@ -247,6 +288,7 @@ class Worker:
         self._controls.sweep()
         for cell in self._cells:
             cell.sweep(now)
+            cell.watch.sweep(now)
         for leases in self._leases.values():
             leases.sweep(now, self._settings.ack_wait_s)
         for source in self._sources:
@@ -283,7 +325,7 @@ class Worker:
     async def _hand_over(self) -> None:
         log.info("handing over %d requests", len(self._running))
         for running in list(self._running):
-            running.generation.give_back()
+            running.give_back()
         try:
             async with asyncio.timeout(HAND_OVER_S):
                 await self._idle.wait()
@@ -310,4 +352,8 @@ class Worker:
             self._sweeping.cancel()
             await asyncio.wait([self._sweeping])
             self._sweeping = None
+        for cell in self._cells:
+            await cell.watch.stop()
+        for source in self._sources:
+            await source.head.stop()
         await self._restoration.stop()

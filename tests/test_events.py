@@ -22,6 +22,7 @@ from bridge.events import (
     Event,
     Failed,
     Handover,
+    JobIdentity,
     Reasoning,
     Resumed,
     Started,
@@ -47,6 +48,8 @@ EVENTS: list[tuple[Event, dict[str, Any]]] = [
             created=5,
             queue_ms=0,
             job=9,
+            job_time="1700000000123456789",
+            deadline_ms=30_000,
             session="s",
             metadata={"k": "v"},
         ),
@@ -57,6 +60,8 @@ EVENTS: list[tuple[Event, dict[str, Any]]] = [
             "created": 5,
             "queue_ms": 0,
             "job": 9,
+            "job_time": "1700000000123456789",
+            "deadline_ms": 30_000,
             "session": "s",
             "metadata": {"k": "v"},
         },
@@ -215,3 +220,37 @@ def test_control_messages() -> None:
     assert decode_control(b'{"action":"cancel"}') == Control("cancel")
     assert decode_control(b'{"reason":"x"}') is None
     assert json.loads(encode(Control("cancel"))) == {"action": "cancel"}
+
+
+@pytest.mark.parametrize(
+    ("time", "ns"),
+    [
+        ("1700000000123456789", 1_700_000_000_123_456_789),
+        ("9223372036854775807", 2**63 - 1),
+        ("18446744073709551615", 2**64 - 1),
+        ("", 0),  # before there was one
+        ("184467440737095516150", 0),
+        ("-1", 0),
+        ("1.7e18", 0),
+        ("1_700", 0),
+        (" 17", 0),
+        ("١٧", 0),
+    ],
+)
+def test_which_job_a_log_was_begun_for(time: str, ns: int) -> None:
+    started = Started(
+        "a", 1, 1, v=1, model="m", created=5, queue_ms=0, job=9, job_time=time,
+        metadata={},
+    )  # fmt: skip
+    event = decode_event(encode(started))
+    assert isinstance(event, Started)
+    assert event.identity == JobIdentity(9, ns)
+
+
+def test_a_log_of_a_bridge_before_the_jobs_time_can_be_read() -> None:
+    event = decode_event(
+        b'{"type":"started","id":"a","seq":1,"attempt":1,"v":1,"model":"m",'
+        b'"created":5,"queue_ms":0,"job":9,"metadata":{}}'
+    )
+    assert isinstance(event, Started)
+    assert (event.identity, event.deadline_ms) == (JobIdentity(9, 0), 0)

@@ -11,10 +11,12 @@ from __future__ import annotations
 import json
 from itertools import pairwise
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bridge import sequence
 from bridge.events import (
     AnyEvent,
     Cancelled,
@@ -109,6 +111,44 @@ def test_split_text_loses_nothing_and_fits(text: str, room: int) -> None:
     assert "".join(pieces) == text
     assert all(len(json.dumps(piece, ensure_ascii=False)) >= 2 for piece in pieces)
     assert all(len(Numbering("a", 1).token(piece)) <= room + 60 for piece in pieces)
+
+
+PIECES = st.lists(
+    st.sampled_from(["a", "ä", "€", "😀", '"', "\\", "\n", "\x01", "\x7f", "x" * 99]),
+    max_size=60,
+).map("".join)
+
+
+@given(st.one_of(st.text(), PIECES), st.integers(min_value=18, max_value=9000))
+def test_each_piece_is_as_long_as_it_can_be(text: str, room: int) -> None:
+    def size(piece: str) -> int:
+        return len(msgspec.json.encode(piece))
+
+    pieces = split_text(text, room)
+    assert "".join(pieces) == text
+    for piece, rest in zip(pieces, [*pieces[1:], ""], strict=True):
+        assert size(piece) <= room
+        assert not rest or size(piece + rest[0]) > room
+
+
+@pytest.mark.parametrize("char", ["a", "ä", "😀", "\x01", "\\"])
+@pytest.mark.parametrize("room", [100, 5_000, 1_000_000])
+def test_splitting_encodes_each_character_a_few_times(
+    char: str, room: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoded = 0
+    encode = sequence._encode
+
+    def counted(text: str) -> bytes:
+        nonlocal encoded
+        encoded += len(text)
+        return encode(text)
+
+    monkeypatch.setattr(sequence, "_encode", counted)
+    split_text(char * 200_000, room)
+    assert encoded <= 20 * 200_000
+    if room == 1_000_000:
+        assert encoded <= 1.2 * 200_000
 
 
 def test_split_text_says_when_there_is_no_room() -> None:

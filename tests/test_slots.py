@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bridge.slots import ASK_AGAIN, MAX_ASK, LaneLoad, asks
+from bridge.slots import ASK_AGAIN, MAX_ASK, LaneLoad, asks, may_exceed
 
 slots = st.integers(1, 100)
 
@@ -116,3 +116,21 @@ def test_a_lane_asks_again_when_half_of_what_it_asked_for_has_come() -> None:
 def test_with_every_slot_taken_nobody_asks() -> None:
     assert asks(4, [LaneLoad(running=3), LaneLoad(running=1)]) == [0, 0]
     assert asks(4, [LaneLoad(running=3), LaneLoad(asked=1)]) == [0, 0]
+
+
+@settings(deadline=None)
+@given(loads(), st.integers(0, 5))
+def test_no_more_than_one_job_beyond_the_slots(
+    given_: tuple[int, list[LaneLoad]], which: int
+) -> None:
+    total, lanes = given_
+    assert may_exceed(total, lanes)
+    lane = lanes[which % len(lanes)]
+    lane.running = max(lane.used, lane.reserved) + 1
+    lane.asked = 0
+    reserved = sum(max(lane.used, lane.reserved) for lane in lanes)
+    assert may_exceed(total, lanes) is (reserved <= total)
+    # And while it runs, nobody takes a slot for it.
+    if reserved > total:
+        for other, jobs in zip(lanes, asks(total, lanes), strict=True):
+            assert jobs <= max(0, other.reserved - other.used)

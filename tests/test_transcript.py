@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bridge import transcript as transcript_module
 from bridge.dialects import (
     Delta,
     FullText,
@@ -300,6 +301,34 @@ def test_a_terminal_event_leaves_its_text_out_where_it_does_not_fit(
             assert not {"text", "reasoning", "tool_calls"} & set(decoded)
             assert len(payload) < 400
         assert decoded["type"] == event.type
+
+
+@pytest.mark.parametrize("kind", ["completed", "failed", "cancelled"])
+def test_what_cannot_fit_is_not_encoded_to_find_that_out(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    longest = 0
+
+    def counted(event: Any) -> bytes:
+        nonlocal longest
+        longest = max(longest, len(event.text or ""))
+        return encode(event)
+
+    monkeypatch.setattr(transcript_module, "encode", counted)
+    sink = Sink()
+    sink.transcript.write([TextDelta("\x01" * 50_001)])
+    if kind == "completed":
+        event: Any = sink.transcript.completed(
+            finish_reason="stop", usage={}, backend="b", **END
+        )
+    elif kind == "failed":
+        event = sink.transcript.failed(
+            BackendUnavailable("x"), usage=None, backend=None, **END
+        )
+    else:
+        event = sink.transcript.cancelled("r", **END)
+    assert json.loads(encode_terminal(event, 50_000))["text_omitted"] is True
+    assert longest == 0
 
 
 def test_it_tells_who_listens_about_tokens_only() -> None:

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
+import pytest
 import pytest_asyncio
 
 from bridge.backends.http import make_backends
@@ -15,6 +17,7 @@ from bridge.bus.cell import Cell
 from bridge.bus.connection import Connection
 from bridge.bus.streams import Lane
 from bridge.config import LaneSettings, Settings
+from bridge.generation.course import Generation
 from bridge.metrics import Meters
 from bridge.simulator import Simulator
 from bridge.worker import Worker
@@ -132,3 +135,31 @@ async def test_a_drain_may_be_cancelled(
         assert draining.cancelled()
         await worker.stop()
         assert await bus.jobs_left() == 1
+
+
+async def test_a_job_that_cannot_be_taken_costs_no_slot_and_is_not_lost(
+    setting: Setting,
+    nats_server: NatsServer,
+    prefix: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    worker, failures = setting.worker, [True, True, True]
+
+    class Failing(Generation):
+        def __init__(self, *args: Any) -> None:
+            if failures:
+                failures.pop()
+                raise RuntimeError("a defect")
+            super().__init__(*args)
+
+    monkeypatch.setattr("bridge.worker.Generation", Failing)
+    await worker.start()
+    async with plain_client(nats_server.url, prefix) as bus:
+        # As many as there are slots: all of them would be gone.
+        for n in range(3):
+            await bus.submit(f"r{n}", request(max_tokens=3))
+        for n in range(3):
+            assert (await bus.ended(f"r{n}"))["type"] == "completed"
+        await bus.settled()
+    assert not failures
+    assert worker.running == 0

@@ -7,6 +7,7 @@ import asyncio
 import sys
 
 from benchmarks.reliability.cost import memory, price
+from benchmarks.reliability.neighbours import HEALTHY, neighbours
 from benchmarks.reliability.silence import (
     ACK_WAIT_S,
     handover,
@@ -15,10 +16,16 @@ from benchmarks.reliability.silence import (
     takeover,
 )
 
-WHAT = ("takeover", "handover", "restart", "memory", "price")
+WHAT = ("takeover", "handover", "restart", "memory", "price", "neighbours")
 
 
 async def _line(what: str, rounds: int) -> str:
+    if what == "neighbours":
+        return " |\n| ".join(
+            f"longest turn beside {HEALTHY} requests, {name} | {1000 * longest:.0f} ms "
+            f"| {end}"
+            for name, (longest, end) in (await neighbours()).items()
+        )
     if what == "memory":
         return f"memory per running request of 2,000 tokens | {await memory():.0f} KiB"
     if what == "price":

@@ -11,6 +11,7 @@ from pathlib import Path
 from bridge.bus.cell import Cell
 from bridge.bus.streams import Lane
 from bridge.bus.writer import LogWriter
+from bridge.events import JobIdentity
 from bridge.sequence import Numbering
 from tests.chaos import logs
 from tests.chaos.scene import job, scene
@@ -70,7 +71,7 @@ async def _logged(cell: Cell, number: int) -> float:
             cell,
             tenant="default",
             id=f"logged-{number}-{index}",
-            job_seq=number * STREAMS + index,
+            job=JobIdentity(number * STREAMS + index, 0),
             attempt=1,
             stored=0,
             stored_speech=0,

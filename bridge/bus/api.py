@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Any, NamedTuple
 
 import msgspec
 
 from bridge.bus.connection import Connection
 from bridge.bus.questions import Question
+from bridge.bus.server_time import parse_time
 from bridge.errors import BusError, SetupError, StreamUnavailable
 
 #: Error codes of nats-server (``server/errors.json``).
@@ -35,19 +35,20 @@ class ApiError(BusError):
 class StoredMessage(msgspec.Struct):
     """One message of a stream: its sequence and subject there, its bytes.
 
-    ``stored_at`` is Unix seconds on the server's clock, 0.0 where it was not asked.
+    ``stored_ns`` is when, by the server's clock, in nanoseconds since 1970; 0 where
+    the leader was not asked.
     """
 
     seq: int
     subject: str
     data: bytes
-    stored_at: float = 0.0
+    stored_ns: int = 0
 
 
 class _Message(msgspec.Struct):
     seq: int
     subject: str
-    time: datetime
+    time: str
     data: bytes = b""
 
 
@@ -143,9 +144,11 @@ def read_message(data: bytes, subject: str) -> StoredMessage | None:
     message = answer.message
     if message is None:
         raise BusError(f"JetStream's answer to {subject} has no message")
-    return StoredMessage(
-        message.seq, message.subject, message.data, message.time.timestamp()
-    )
+    try:
+        stored_ns = parse_time(message.time)
+    except ValueError as error:
+        raise BusError(f"JetStream's answer to {subject}: {error}") from error
+    return StoredMessage(message.seq, message.subject, message.data, stored_ns)
 
 
 def raise_for_error(data: bytes, subject: str) -> Any:

@@ -24,6 +24,7 @@ from nats.aio.msg import Msg
 from bridge.bus.api import BATCH_UNKNOWN, TOO_MANY_BATCHES, WRONG_LAST_SEQUENCE
 from bridge.bus.connection import Connection
 from bridge.errors import BusError, ConnectionLost, StreamUnavailable
+from bridge.events import JobIdentity
 
 #: The server may acknowledge every so many messages; those answers go to a subject
 #: that nobody subscribes to, but a ping's answer names the last of them, so this is how
@@ -114,16 +115,31 @@ def parse_answer(data: bytes) -> Answer:
     return Answer(Verdict.COMMITTED, body.count)
 
 
-def batch_id(job_seq: int, attempt: int, repair: int) -> str:
-    """The name of a batch, so that any successor can name it too."""
-    return f"{job_seq}-{attempt}-{repair}"
+#: A time in nanoseconds is shorter in base 36: 12 digits until the year 2120.
+DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 
-def older_batches(job_seqs: Iterable[int], below: int) -> list[str]:
+def batch_id(job: JobIdentity, attempt: int, repair: int) -> str:
+    """The name of a batch, so that any successor can name it too.
+
+    64 characters at most, which is the server's limit, for numbers of 64 bits.
+    """
+    return f"{job.stream_seq}-{_base_36(job.stored_ns)}-{attempt}-{repair}"
+
+
+def _base_36(number: int) -> str:
+    digits = ""
+    while number > 0:
+        number, digit = divmod(number, len(DIGITS))
+        digits = DIGITS[digit] + digits
+    return digits or "0"
+
+
+def older_batches(jobs: Iterable[JobIdentity], below: int) -> list[str]:
     """Every batch that attempts lower than ``below`` may have open."""
     return [
-        batch_id(job_seq, attempt, repair)
-        for job_seq in sorted(set(job_seqs))
+        batch_id(job, attempt, repair)
+        for job in sorted(set(jobs))
         for attempt in range(1, below)
         for repair in range(MAX_REPAIRS + 1)
     ]

@@ -14,12 +14,20 @@ from bridge.bus import streams
 from bridge.bus.api import JetStream, MessageQuestion, StoredMessage, raise_for_error
 from bridge.bus.batch import Batches
 from bridge.bus.connection import Connection
-from bridge.bus.jobs import Delivery
 from bridge.bus.log import read_subject
+from bridge.bus.stream_watch import StreamWatch
 from bridge.bus.streams import Lane, Setup, StreamNames
-from bridge.bus.writer import LogWriter
+from bridge.bus.writer import LogWriter, WriterState
 from bridge.config import BusSettings
-from bridge.events import AnyEvent, Control, decode_control, decode_event, encode
+from bridge.errors import StreamUnavailable
+from bridge.events import (
+    AnyEvent,
+    Control,
+    JobIdentity,
+    decode_control,
+    decode_event,
+    encode,
+)
 from bridge.subjects import ControlAddress, Subjects
 
 #: One open log a second is asked whether its batch lives: when the stream broke
@@ -36,10 +44,10 @@ LEASE = Control("lease")
 
 
 class KeptControl(NamedTuple):
-    """A kept control message: ``stored_at`` is Unix seconds on the server's clock."""
+    """A kept control message, and when the server stored it, in ns since 1970."""
 
     control: Control
-    stored_at: float
+    stored_ns: int
     stream_seq: int
 
 
@@ -54,16 +62,12 @@ class ControlQuestion(NamedTuple):
         control = decode_control(stored.data) if stored is not None else None
         if stored is None or control is None:
             return None
-        return KeptControl(control, stored.stored_at, stored.seq)
+        return KeptControl(control, stored.stored_ns, stored.seq)
 
     def forget(self) -> None:
         """Wait no longer."""
         self.question.forget()
 
-
-#: The server's times reach us with different rounding; two jobs with one sequence are
-#: far apart, for the stream was made again between them.
-SAME_TIME_S = 0.001
 
 ControlHandler = Callable[[ControlAddress, Control], None]
 
@@ -92,7 +96,10 @@ class Cell:
         self.names = StreamNames.of(settings, prefix)
         self.jetstream = JetStream(connection)
         self.batches = Batches(connection, self.subjects.batch)
-        self.writers: set[LogWriter] = set()
+        #: In the order in which they came; the values say nothing.
+        self.writers: dict[LogWriter, None] = {}
+        #: The work queue: whether it is still the same one, and its server's time.
+        self.watch = StreamWatch(self.jetstream, self.names.jobs, now)
         self.repairs = 0
         self._repairs_seen = 0
         self.now = now
@@ -103,8 +110,12 @@ class Cell:
         return f"<Cell {self.subjects.prefix} logs={len(self.writers)}>"
 
     async def ensure(self, lanes: list[Lane], setup: Setup) -> None:
-        """Make or check the streams: see `bridge.bus.streams.ensure`."""
+        """Make or check the streams, and learn what time it is there.
+
+        Raises as `bridge.bus.streams.ensure`.
+        """
         await streams.ensure(self.jetstream, self.settings, self.subjects, lanes, setup)
+        await self.watch.look()
 
     async def missing_streams(self) -> list[str]:
         """Streams that are not there now. Raises `ConnectionLost`."""
@@ -113,6 +124,7 @@ class Cell:
     async def open(self) -> None:
         """Get ready to write logs; the writers follow the connection from now on."""
         await self.batches.open()
+        await self.watch.open()
         self.connection.on_disconnected.append(self._disconnected)
         self.connection.on_reconnected.append(self._reconnected)
 
@@ -136,8 +148,11 @@ class Cell:
         watched = False
         if now - self._canary_at > CANARY_EVERY_S and self.writers:
             self._canary_at = now
-            # A set's order is as good as any: all writers share the stream.
-            next(iter(self.writers)).ping()
+            # Any will do, for all share the stream; one that is over says nothing.
+            for writer in self.writers:
+                if writer.state is WriterState.OPEN:
+                    writer.ping()
+                    break
             watched = now < self._watch_until
         if watched or self.repairs != self._repairs_seen:
             self._repairs_seen = self.repairs
@@ -185,23 +200,30 @@ class Cell:
 
     # Jobs
 
-    async def job_is_stored(self, stream_seq: int) -> bool:
-        """Whether the job with this stream sequence is still in the work queue."""
-        found = await self.jetstream.message(self.names.jobs, stream_seq)
-        return found is not None
+    async def job_is_stored(self, job: JobIdentity) -> bool:
+        """Whether the work queue still has this job, and not another in its place.
 
-    async def job_stands(self, delivery: Delivery) -> bool:
-        """Whether the work queue still has the job that was delivered.
-
-        A stream that was made again counts anew: what settles a job of the old one
-        would remove another job. Raises `BusError`.
+        Asked of the leader. False where there is no such stream. Raises `BusError`.
         """
-        found = await self.jetstream.message(self.names.jobs, delivery.stream_seq)
-        return (
-            found is not None
-            and found.subject == delivery.subject
-            and abs(found.stored_at - delivery.stored_at) < SAME_TIME_S
-        )
+        try:
+            found = await self.jetstream.message(self.names.jobs, job.stream_seq)
+        except StreamUnavailable as error:
+            if not error.gone:
+                raise
+            return False
+        return found is not None and found.stored_ns == job.stored_ns
+
+    async def first_undelivered(self, lane: str) -> StoredMessage | None:
+        """The next job that a lane's consumer would deliver for the first time.
+
+        Asked of the leaders. Raises `BusError`.
+        """
+        info = await self.jetstream.call(f"CONSUMER.INFO.{self.names.jobs}.{lane}")
+        if not info.get("num_pending"):
+            return None
+        seq = int(info["delivered"]["stream_seq"]) + 1
+        subject = self.subjects.lane(lane)
+        return await self.jetstream.next_message(self.names.jobs, subject, seq)
 
     async def bury(self, tenant: str, data: bytes, headers: dict[str, str]) -> None:
         """Keep a job that could not be served, with the reason in the headers.

@@ -210,7 +210,10 @@ class Connection:
         self._outbox.send(self._command(subject, payload, reply, headers))
 
     def publish_along(self, subject: str, payload: bytes) -> None:
-        """The same for what may wait: it goes with the next message, or by a sweep."""
+        """The same for what may wait: it goes with the next message, or by a sweep.
+
+        It is lost with the connection: the next one may lead to another stream.
+        """
         self._outbox.send_along(self._command(subject, payload, "", None))
 
     def sweep(self) -> None:
@@ -348,6 +351,7 @@ class Connection:
     async def _disconnected(self) -> None:
         if not self._closing and self._inbox:
             log.warning("disconnected from NATS; reconnecting")
+        self._outbox.forget_along()
         # The answers would come on this connection: whoever asked may ask again.
         self._questions.give_up("the connection to NATS was lost")
         _call(self.on_disconnected)

@@ -13,6 +13,7 @@ from nats.aio.subscription import Subscription
 
 from bridge.bus.connection import Connection
 from bridge.errors import BusError
+from bridge.events import JobIdentity
 from bridge.job import Settlement
 
 log = logging.getLogger(__name__)
@@ -34,7 +35,10 @@ PULL_BATCH = 16
 
 
 class Delivery(NamedTuple):
-    """One delivery of a job: ``attempt`` counts from 1, ``stored_at`` is Unix s."""
+    """One delivery of a job: ``attempt`` counts from 1.
+
+    ``stored_ns`` is when the server stored the job, in nanoseconds since 1970.
+    """
 
     subject: str
     data: bytes
@@ -42,7 +46,17 @@ class Delivery(NamedTuple):
     lane: str
     stream_seq: int
     attempt: int
-    stored_at: float
+    stored_ns: int
+
+    @property
+    def identity(self) -> JobIdentity:
+        """Which job it is, in every life of its stream."""
+        return JobIdentity(self.stream_seq, self.stored_ns)
+
+    @property
+    def stored_at(self) -> float:
+        """When the job was stored in Unix seconds: to be shown, not to be compared."""
+        return self.stored_ns / 1e9
 
 
 def parse_delivery(message: Msg, lane: str) -> Delivery | None:
@@ -57,7 +71,7 @@ def parse_delivery(message: Msg, lane: str) -> Delivery | None:
     base = 2 if len(tokens) == 9 else 4
     try:
         delivered, stream_seq = int(tokens[base + 2]), int(tokens[base + 3])
-        stored_at = int(tokens[base + 5]) / 1e9
+        stored_ns = int(tokens[base + 5])
     except (ValueError, IndexError):
         return None
     return Delivery(
@@ -67,7 +81,7 @@ def parse_delivery(message: Msg, lane: str) -> Delivery | None:
         lane,
         stream_seq,
         delivered,
-        stored_at,
+        stored_ns,
     )
 
 

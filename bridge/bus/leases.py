@@ -6,6 +6,7 @@ consumer believes is never later than what the worker believes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -41,10 +42,15 @@ class Lease:
         """A renewal that was sent at ``from_`` was answered."""
         self.until = max(self.until, from_ + self.ack_wait_s)
 
+    def keep(self) -> None:
+        """The job is in no stream any more, so it will be nobody else's."""
+        self.until = math.inf
+
 
 class _Sent(NamedTuple):
     at: float
     extend: Callable[[float], None]
+    unheard: Callable[[], None]
 
 
 class Leases:
@@ -52,7 +58,8 @@ class Leases:
 
     def __init__(self, connection: Connection, now: Callable[[], float]) -> None:
         self._connection = connection
-        self._now = now
+        #: The clock of the leases.
+        self.now = now
         self._inbox = ""
         self._sent: dict[str, _Sent] = {}
         self._next = 0
@@ -67,11 +74,24 @@ class Leases:
 
     def _answered(self, message: Msg) -> None:
         sent = self._sent.pop(message.subject.rpartition(".")[2], None)
-        if sent is not None and (message.headers or {}).get("Status") != "503":
+        if sent is None:
+            return
+        if (message.headers or {}).get("Status") == "503":
+            sent.unheard()
+        else:
             sent.extend(sent.at)
 
-    def renew(self, delivery: Delivery, extend: Callable[[float], None]) -> None:
-        """Ask for another ``ack_wait``; ``extend`` gets the time of asking, in s."""
+    def renew(
+        self,
+        delivery: Delivery,
+        extend: Callable[[float], None],
+        unheard: Callable[[], None],
+    ) -> None:
+        """Ask for another ``ack_wait``.
+
+        ``extend`` gets the time of asking, in s; ``unheard`` is called where nobody
+        serves the job's consumer any more.
+        """
         if not self._connection.connected:
             return  # pooled, it would only be heard too late
         self._next += 1
@@ -82,7 +102,7 @@ class Leases:
             )
         except BusError:
             return
-        self._sent[token] = _Sent(self._now(), extend)
+        self._sent[token] = _Sent(self.now(), extend, unheard)
 
     def sweep(self, now: float, older_than_s: float) -> None:
         """Forget what was never answered."""

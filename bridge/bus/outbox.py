@@ -33,6 +33,7 @@ class Outbox:
         self._client = client
         self._loop: asyncio.AbstractEventLoop | None = None
         self._gathered: list[bytes] = []
+        self._along: list[bytes] = []
         #: Whether the loop will write when it turns.
         self._due = False
         #: Whether more than `HIGH_WATER_BYTES` wait for NATS.
@@ -65,7 +66,8 @@ class Outbox:
     def pending_bytes(self) -> int:
         """What was sent and is not with the socket yet."""
         waiting = sum(map(len, self._gathered)) if self._gathered else 0
-        return self._client._pending_data_size + waiting
+        along = sum(map(len, self._along)) if self._along else 0
+        return self._client._pending_data_size + waiting + along
 
     @property
     def relaxed(self) -> bool:
@@ -85,10 +87,15 @@ class Outbox:
     def send_along(self, command: bytes) -> None:
         """Put a command on its way with whatever is sent next, or by `flush`.
 
-        For what nobody waits for: a write of its own would wake the server for it.
+        For what nobody waits for: a write of its own would wake the server for it. Not
+        for another connection than this one: see `forget_along`.
         """
         self._opened()
-        self._gathered.append(command)
+        self._along.append(command)
+
+    def forget_along(self) -> None:
+        """The connection is lost, and with it what was to go along."""
+        self._along.clear()
 
     def _opened(self) -> asyncio.AbstractEventLoop:
         if self._loop is None:
@@ -98,6 +105,9 @@ class Outbox:
     def _write(self) -> None:
         self._due = False
         gathered = self._gathered
+        if self._along:
+            gathered[:0] = self._along
+            self._along.clear()
         if not gathered:
             return
         client = self._client

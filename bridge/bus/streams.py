@@ -29,6 +29,13 @@ MAX_WAITING = 4096
 #: this window lets through, the claim finds in the log.
 DUPLICATE_WINDOW_S = 120.0
 
+#: The longest deadline is this part of the log's age: a log outlives its request.
+DEADLINE_OF_LOG = 1 / 2
+
+#: A job is kept for so much longer than the longest deadline, in seconds, so that it
+#: is there when somebody has to say that it is over.
+JOB_OUTLIVES_S = 60.0
+
 Setup = Literal["create", "update", "verify"]
 
 
@@ -60,12 +67,16 @@ class Lane(msgspec.Struct, frozen=True):
 
 
 class Blueprint(msgspec.Struct):
-    """One stream: the whole configuration, and the keys that promises rest on."""
+    """One stream: the whole configuration, and the keys that promises rest on.
+
+    ``min_age_s`` is how long its messages have to be kept at least, ``min_age_why``
+    what for.
+    """
 
     config: dict[str, Any]
     required: tuple[str, ...]
-    #: Keys of which the standing value may also be larger.
-    at_least: tuple[str, ...] = ()
+    min_age_s: float = 0.0
+    min_age_why: str = ""
 
     @property
     def name(self) -> str:
@@ -81,11 +92,12 @@ class Blueprint(msgspec.Struct):
                 is_, must = sorted(is_ or []), sorted(must)
             if not _same(is_, must):
                 found[key] = f"{key} is {is_!r}, must be {must!r}"
-        for key in self.at_least:
-            is_, must = int(standing.get(key) or 0), int(self.config[key])
-            unlimited = is_ <= 0
-            if not unlimited and (must <= 0 or is_ < must):
-                found[key] = f"{key} is {is_}, must be at least {must}"
+        age = int(standing.get("max_age") or 0)  # 0 is for ever
+        if 0 < age < _nanoseconds(self.min_age_s):
+            found["max_age"] = (
+                f"max_age is {age / NANOSECONDS:,g} s, must be at least "
+                f"{self.min_age_s:,g} s ({self.min_age_why})"
+            )
         return found
 
 
@@ -154,7 +166,13 @@ def blueprints(
         "max_bytes": settings.dead_max_bytes or -1,
     }
     return [
-        Blueprint(jobs, ("subjects", "retention", "discard", "max_msg_size")),
+        Blueprint(
+            jobs,
+            ("subjects", "retention", "discard", "max_msg_size"),
+            min_age_s=settings.tokens_max_age_s * DEADLINE_OF_LOG + JOB_OUTLIVES_S,
+            min_age_why="the longest deadline, half of tokens_max_age_s, and "
+            f"{JOB_OUTLIVES_S:g} s",
+        ),
         Blueprint(
             tokens,
             (
@@ -165,12 +183,14 @@ def blueprints(
                 "allow_direct",
                 "allow_batched",
             ),
-            at_least=("max_age",),
+            min_age_s=settings.tokens_max_age_s,
+            min_age_why="tokens_max_age_s",
         ),
         Blueprint(
             control,
             ("subjects", "retention", "max_msgs_per_subject", "allow_direct"),
-            at_least=("max_age",),
+            min_age_s=settings.tokens_max_age_s,
+            min_age_why="tokens_max_age_s",
         ),
         Blueprint(dead, ("subjects", "retention")),
     ]

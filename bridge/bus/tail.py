@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from math import inf
 
 from bridge.bus.batch import Batches, Listener, Op, batch_id
 from bridge.bus.connection import Connection
+from bridge.events import JobIdentity
 
 #: A ping goes out behind every so many events, so that what is stored may be
 #: forgotten: at about 200 bytes an event, 256 kept events are 50 KiB a request.
@@ -38,7 +40,7 @@ class Tail:
         *,
         subject: str,
         speech: str,
-        job_seq: int,
+        job: JobIdentity,
         attempt: int,
         last_seq: int,
         answered: Listener,
@@ -51,7 +53,7 @@ class Tail:
         self._now = now
         self._answered = answered
         self._on_room = on_room
-        self._job_seq = job_seq
+        self._job = job
         self.attempt = attempt
         self.subject = subject
         self.speech = speech
@@ -68,7 +70,10 @@ class Tail:
         self.terminal = False
         self.unproven: deque[tuple[str, bytes]] = deque()
         self.unproven_bytes = 0
-        self._pinged = 0
+        #: Above so many unproven bytes a ping goes out, once until there is room.
+        self._ask_above: float = MAX_UNPROVEN_BYTES
+        #: The batch sequence behind which the next ping goes out.
+        self._ping_behind = PING_EVERY_EVENTS
         self._ping_at: float | None = None
         self._seen_sent = 0
         self._moved_at = now()
@@ -91,11 +96,12 @@ class Tail:
         """Publish what comes next in a batch of this number; nothing is sent yet."""
         if self.batch:
             self._batches.forget(self.batch)
-        self.batch = batch_id(self._job_seq, self.attempt, repair)
+        self.batch = batch_id(self._job, self.attempt, repair)
         self._head = self._batches.reply_head(self.batch)
         #: The constant part of the command that publishes an event.
         self._pub = f"PUB {self.subject} {self._head}".encode()
-        self.sent = self._proven = self._pinged = self._seen_sent = 0
+        self.sent = self._proven = self._seen_sent = 0
+        self._ping_behind = PING_EVERY_EVENTS
         self._ping_at = None
         self._batches.listen(self.batch, self._answered)
 
@@ -118,7 +124,7 @@ class Tail:
         Raises `ConnectionLost` when the client is closed.
         """
         self.unproven.append((self.subject, payload))
-        self.unproven_bytes += len(payload)
+        unproven = self.unproven_bytes = self.unproven_bytes + len(payload)
         if self.detached:
             return
         sent = self.sent = self.sent + 1
@@ -128,7 +134,7 @@ class Tail:
         self._send(
             b"%b%d.1.$FI %d\r\n%b\r\n" % (self._pub, sent, len(payload), payload)
         )
-        if sent - self._pinged >= PING_EVERY_EVENTS:
+        if sent >= self._ping_behind or unproven > self._ask_above:
             self.ping()
 
     def append_speech(self, payload: bytes) -> None:
@@ -159,7 +165,7 @@ class Tail:
             final = self.terminal and index == len(rest) - 1
             self._publish(subject, payload, Op.COMMIT if final else Op.APPEND)
         if not self.terminal:
-            self._pinged = self.sent
+            self._ping_behind = self.sent + PING_EVERY_EVENTS
             self._batches.send(Op.PING, self.batch, self.sent)
 
     def _publish(self, subject: str, payload: bytes, op: Op) -> None:
@@ -181,7 +187,9 @@ class Tail:
         """Ask whether the batch lives; what it proves may be forgotten."""
         if self.detached or self.sent == 0:
             return
-        self._pinged = self.sent
+        if self.full:
+            self._ask_above = inf
+        self._ping_behind = self.sent + PING_EVERY_EVENTS
         if self._ping_at is None:
             self._ping_at = self._now()
         self._batches.send(Op.PING, self.batch, self.sent)
@@ -194,6 +202,17 @@ class Tail:
         if not self.terminal:  # else it is the commit's answer that is waited for
             self._ping_at = None
 
+    def prove_up_to(self, stored: bytes) -> None:
+        """``stored`` is the request's last event in the log.
+
+        What went out before it in this batch is stored too: a batch has no gap.
+        """
+        for index, kept in enumerate(self.unproven):
+            if kept == (self.subject, stored):
+                self.forget(index + 1)
+                self._proven += index + 1
+                return
+
     def forget(self, events: int) -> None:
         """So many more events are stored."""
         if events <= 0:
@@ -203,6 +222,7 @@ class Tail:
             self.unproven_bytes -= len(self.unproven.popleft()[1])
             self.forgotten += 1
         if was_full and not self.full:
+            self._ask_above = MAX_UNPROVEN_BYTES
             self._on_room()
 
     def sweep(self, now: float) -> bool:

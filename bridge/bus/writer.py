@@ -19,10 +19,14 @@ from bridge.bus.connection import Connection
 from bridge.bus.refusals import Fenced, StartRefused, TooManyBatches
 from bridge.bus.repair import Repair, RepairHome
 from bridge.bus.tail import Tail
-from bridge.errors import BridgeError
+from bridge.errors import BridgeError, BusError
+from bridge.events import JobIdentity
 from bridge.subjects import Subjects
 
 log = logging.getLogger(__name__)
+
+#: Between two looks at what is stored while there is no room, in seconds.
+READ_AGAIN_S = 0.01
 
 
 class Home(RepairHome, Protocol):
@@ -30,7 +34,7 @@ class Home(RepairHome, Protocol):
 
     connection: Connection
     subjects: Subjects
-    writers: set[LogWriter]
+    writers: dict[LogWriter, None]
     now: Callable[[], float]
 
 
@@ -60,7 +64,7 @@ class LogWriter:
         *,
         tenant: str,
         id: str,
-        job_seq: int,
+        job: JobIdentity,
         attempt: int,
         stored: int,
         stored_speech: int,
@@ -76,7 +80,7 @@ class LogWriter:
             cell.batches,
             subject=cell.subjects.tokens(tenant, id),
             speech=cell.subjects.speech(tenant, id),
-            job_seq=job_seq,
+            job=job,
             attempt=attempt,
             last_seq=last_seq,
             answered=self._answered,
@@ -100,7 +104,8 @@ class LogWriter:
         self._waiters: list[asyncio.Future[None]] = []
         self._error: BridgeError | None = None
         self._repairing: asyncio.Task[None] | None = None
-        cell.writers.add(self)
+        self._reading: asyncio.Task[None] | None = None
+        cell.writers[self] = None
 
     def __repr__(self) -> str:
         tail = self.tail
@@ -211,6 +216,33 @@ class LogWriter:
         self.tail.prove(seq)
         if not self.tail.terminal:
             self._release()
+        if self.tail.full and (self._reading is None or self._reading.done()):
+            reading = self._read_what_is_stored()
+            self._reading = asyncio.get_running_loop().create_task(reading)
+
+    async def _read_what_is_stored(self) -> None:
+        """Make room by the log's last event, where the ping's answer made none.
+
+        The answer names the last of the server's own acknowledgements, which come up to
+        `FLOW` messages apart: of large ones, that is more than may be unproven at all.
+        """
+        tail = self.tail
+        while tail.full and not tail.detached and not tail.terminal:
+            batch = tail.batch
+            try:
+                last = await self._cell.jetstream.last_message(
+                    self._cell.names.tokens, tail.subject
+                )
+            except BusError as error:
+                log.debug("%r cannot be read: %s", self, error)
+                last = None
+            if self.state is not WriterState.OPEN:
+                return  # what is stored is counted anew
+            if last is not None and tail.batch == batch:
+                tail.prove_up_to(last.data)
+            if tail.full:
+                # With replicas, it is stored a moment after the ping was answered.
+                await self._cell.pause(READ_AGAIN_S)
 
     def _committed(self, count: int) -> None:
         if count != self.tail.sent:
@@ -279,10 +311,11 @@ class LogWriter:
 
     def close(self) -> None:
         """Stop writing; nothing more is published. Safe to call twice."""
-        self._cell.writers.discard(self)
+        self._cell.writers.pop(self, None)
         self.tail.leave_batch()
         self.tail.detached = True
         self.on_failed = self.on_room = None
-        if self._repairing is not None:
-            self._repairing.cancel()
+        for task in (self._repairing, self._reading):
+            if task is not None:
+                task.cancel()
         self._fail(Fenced("the writer was closed"))

@@ -18,6 +18,7 @@ from bridge.events import (
     Handover,
     Reasoning,
     Resumed,
+    Skipped,
     Token,
     ToolCall,
     UnknownEvent,
@@ -92,6 +93,8 @@ class TextPrinter:
                 self._printed.append((event.seq, len(event.text)))
             case Reasoning():
                 self._reason(event.text)
+            case Skipped():
+                self.note(_skipped(event.count))
             case Handover():
                 self.note("the worker hands the request over; another one goes on")
             case Resumed():
@@ -162,6 +165,11 @@ def _why(event: Resumed) -> str:
         "handover": "a worker was stopped",
         "backend_failure": "the backend failed",
     }.get(event.reason, event.reason)
+
+
+def _skipped(count: int) -> str:
+    what = "a record" if count == 1 else f"{count} records"
+    return f"{what} of the backend could not be read; words may be missing here"
 
 
 def _call(call: ToolCall) -> str:

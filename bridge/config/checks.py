@@ -15,6 +15,9 @@ from bridge.config import (
 from bridge.errors import ConfigurationError
 from bridge.subjects import RESERVED_TENANT, TOKEN
 
+#: A job is kept for so much longer than the longest deadline, in seconds.
+JOB_OUTLIVES_S = 60.0
+
 
 def check(settings: Section) -> None:
     """Check what no type can say. Raises `ConfigurationError` naming the setting."""
@@ -104,6 +107,14 @@ def _check_durations(settings: Settings) -> None:
         raise ConfigurationError(
             "deadline_s: at most half of tokens_max_age_s, so that a log outlives "
             "its request"
+        )
+    longest_s = settings.tokens_max_age_s / 2
+    if settings.jobs_max_age_s < longest_s + JOB_OUTLIVES_S:
+        raise ConfigurationError(
+            f"jobs_max_age_s: {settings.jobs_max_age_s:,g} s are too short; a job may "
+            f"wait for its deadline, {longest_s:,g} s at most (half of "
+            f"tokens_max_age_s), and is kept {JOB_OUTLIVES_S:g} s longer: at least "
+            f"{longest_s + JOB_OUTLIVES_S:,g} s, please"
         )
 
 

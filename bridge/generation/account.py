@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable
 
-from bridge.bus.jobs import Delivery
 from bridge.errors import GenerationError
 from bridge.events import Failed, Terminal, Timings
 from bridge.generation.exchange import Exchange
@@ -17,22 +15,26 @@ log = logging.getLogger(__name__)
 
 
 class Account:
-    """One delivered job's figures, from now on."""
+    """One delivered job's figures, from now on.
+
+    ``stored_ns`` and ``claimed_ns`` are when it was stored and when it came, both on
+    the server's clock in nanoseconds since 1970.
+    """
 
     def __init__(
         self,
         tenant: str,
-        delivery: Delivery,
+        stored_ns: int,
+        claimed_ns: int,
         meters: Meters,
         now: Callable[[], float],
     ) -> None:
         self._tenant = tenant
-        self._stored_at = delivery.stored_at
+        self._stored_ns = stored_ns
+        self.claimed_ns = claimed_ns
         self._meters = meters
         self._now = now
         self._begun_at = now()
-        #: When the job came, in Unix seconds.
-        self.claimed_at = time.time()
         #: Who knows the tokens and their backend, once one is asked.
         self.exchange: Exchange | None = None
 
@@ -42,7 +44,7 @@ class Account:
     @property
     def queue_ms(self) -> int:
         """How long the job had waited when it came."""
-        return max(0, round((self.claimed_at - self._stored_at) * 1000))
+        return max(0, round((self.claimed_ns - self._stored_ns) / 1e6))
 
     @property
     def _total_ms(self) -> int:

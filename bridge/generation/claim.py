@@ -21,6 +21,9 @@ from bridge.job import Look, look
 #: reads, in seconds.
 REREAD_S = 0.01
 
+#: A request's cancel counts for a job that was stored so much later, at most, in ns.
+AHEAD_OF_JOB_NS = 10_000_000_000
+
 #: After so many reads that do not reach the leader's last event, the claim begins anew.
 MAX_READS = 200
 
@@ -71,11 +74,11 @@ async def _claim_begun(
     cell: Cell, tenant: str, delivery: Delivery, job: Job, cancelled: str | None
 ) -> Claim:
     history = await read_history(cell, tenant, job.id)
-    job_seqs = {delivery.stream_seq}
+    jobs = {delivery.identity}
     if history.started is not None:
-        original = history.started.job
-        job_seqs.add(original)
-        if original != delivery.stream_seq:
+        original = history.started.identity
+        jobs.add(original)
+        if original != delivery.identity:
             if await cell.job_is_stored(original):
                 return Claim(Found.STANDS, history)
             # Its owner may have ended it between the two looks.
@@ -87,7 +90,7 @@ async def _claim_begun(
         if seen is Look.NEWER:
             return Claim(Found.NEWER, history)
         below = max(delivery.attempt, history.attempt + 1)
-        await cell.batches.close(older_batches(job_seqs, below))
+        await cell.batches.close(older_batches(jobs, below))
         tip = await cell.last_stored(tenant, job.id)
         # An owner that lives repairs what was closed, with a batch that is open then:
         # whatever it stored meanwhile, the closing is to be done again. Its repairs
@@ -126,12 +129,14 @@ class KeptCancels:
     async def answer(self) -> str | None:
         """The reason of a cancel that applies, or ``None``. Raises `BusError`."""
         request = await self._request.answer()
-        if request is not None and request.control.action == "cancel":
+        if request is not None and cancels_request_job(
+            request.control, self._delivery, request.stored_ns
+        ):
             return request.control.reason or "cancelled"
         kept = await self._session.answer() if self._session is not None else None
         if kept is None:
             return None
-        if not cancels_session_job(kept.control, self._delivery, kept.stored_at):
+        if not cancels_session_job(kept.control, self._delivery, kept.stored_ns):
             return None
         return kept.control.reason or "cancelled"
 
@@ -153,10 +158,23 @@ async def kept_cancel(
         controls.forget()
 
 
-def cancels_session_job(control: Control, delivery: Delivery, at: float) -> bool:
-    """Whether a session's control message from Unix time ``at`` ends this job."""
+def cancels_request_job(control: Control, delivery: Delivery, at_ns: int) -> bool:
+    """Whether a request's control message that was stored at ``at_ns`` ends this job.
+
+    It may be sent before its job; one that is much older was meant for an earlier
+    request with that id.
+    """
     if control.action != "cancel":
         return False
-    if control.before is not None:
-        return delivery.stream_seq < control.before
-    return delivery.stored_at < at
+    return delivery.stored_ns - at_ns <= AHEAD_OF_JOB_NS
+
+
+def cancels_session_job(control: Control, delivery: Delivery, at_ns: int) -> bool:
+    """Whether a session's control message that was stored at ``at_ns`` ends this job.
+
+    A sequence counts for jobs that are older than the message alone: those of a stream
+    that was made again are counted anew.
+    """
+    if control.action != "cancel" or delivery.stored_ns >= at_ns:
+        return False
+    return control.before is None or delivery.stream_seq < control.before

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from enum import Enum
 from typing import NamedTuple
 
 from bridge.bus.cell import Cell
+from bridge.bus.jobs import Delivery
 from bridge.errors import BusError
 from bridge.events import Control
 from bridge.generation.claim import kept_cancel
@@ -25,9 +26,10 @@ from bridge.subjects import ControlAddress
 
 log = logging.getLogger(__name__)
 
-#: A job that was stored so long before a cancel came in is older than it, however far
-#: the clocks of the server and this machine are apart, in seconds.
-CLOCKS_DIFFER_S = 5.0
+#: A control message may have been on its way for so long when it is heard, in
+#: nanoseconds: a job that was stored meanwhile is none of its business. So for younger
+#: jobs the time counts at which it was stored.
+HEARD_LATE_NS = 5_000_000_000
 
 #: So long until a message is stored for sure, or never will be, in seconds: elections
 #: take less.
@@ -45,8 +47,35 @@ RETRY_S = 0.1
 Key = tuple[Cell, ControlAddress]
 
 
+class Effect(Enum):
+    """What a cancel that was heard does to a job."""
+
+    NONE = "none"
+    CANCEL = "cancel"
+    LOOK = "look"  # was it or the job first? The servers know
+
+
+def effect(
+    kind: str, control: Control, delivery: Delivery, heard_ns: int, bound_ns: int
+) -> Effect:
+    """What a cancel of a request or session does to a job.
+
+    It was heard at ``heard_ns`` on the servers' clock, which is known to ``bound_ns``.
+    """
+    if kind == "request":
+        return Effect.CANCEL
+    if control.before is None:
+        sure_ns = heard_ns - bound_ns - HEARD_LATE_NS
+    elif delivery.stream_seq < control.before:
+        # One stream has one order; only one that was made again meanwhile has not.
+        sure_ns = heard_ns - bound_ns
+    else:
+        return Effect.NONE
+    return Effect.CANCEL if delivery.stored_ns < sure_ns else Effect.LOOK
+
+
 class Heard(NamedTuple):
-    """A control message; ``at`` is Unix seconds on this machine's clock."""
+    """A control message; ``at`` is when it came, on the monotonic clock in seconds."""
 
     control: Control
     at: float
@@ -74,7 +103,7 @@ class HeardCancels:
         return self._heard.get(key, [])
 
     def sweep(self, now: float) -> None:
-        """Forget what is older than `REMEMBER_S` at Unix time ``now``."""
+        """Forget what is older than `REMEMBER_S` at ``now``."""
         while self._order and now - self._order[0][0] > REMEMBER_S:
             self._forget_oldest()
 
@@ -89,7 +118,8 @@ class HeardCancels:
 class Controls:
     """A worker's jobs by request and session, and the cancels that meet them."""
 
-    def __init__(self) -> None:
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now = now
         #: More than one by an id where a repeat is looked at beside its original.
         self._jobs: dict[Key, list[Generation]] = {}
         self._heard = HeardCancels()
@@ -125,7 +155,7 @@ class Controls:
             for generation in self._jobs.get((cell, request), ()):
                 generation.heard()
         elif control.action == "cancel":
-            key, heard = (cell, address), Heard(control, time.time())
+            key, heard = (cell, address), Heard(control, self._now())
             self._heard.add(key, heard)
             for generation in list(self._jobs.get(key, ())):
                 self._apply(key, heard, generation)
@@ -133,17 +163,12 @@ class Controls:
     def _apply(self, key: Key, heard: Heard, generation: Generation) -> None:
         cell, address = key
         control, delivery = heard.control, generation.delivery
-        if address.kind == "request":
-            sure = True
-        elif control.before is not None:
-            sure = delivery.stream_seq < control.before
-        else:
-            sure = heard.at - delivery.stored_at > CLOCKS_DIFFER_S
-            if not sure:
-                # Was the cancel or the job first? The server knows.
-                self.look(cell, generation)
-        if sure:
+        time = cell.watch.time
+        what = effect(address.kind, control, delivery, time.at(heard.at), time.bound_ns)
+        if what is Effect.CANCEL:
             _cancel(generation, control.reason)
+        elif what is Effect.LOOK:
+            self.look(cell, generation)
 
     def look(self, cell: Cell, generation: Generation) -> None:
         """Apply what is kept for a job, for as long as something may get there."""
@@ -175,7 +200,7 @@ class Controls:
 
     def sweep(self) -> None:
         """Called a few times a second: forgets what is stored by now."""
-        self._heard.sweep(time.time())
+        self._heard.sweep(self._now())
 
     async def stop(self) -> None:
         """Look at nothing any more."""

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 
 from bridge.bus.jobs import Delivery
 from bridge.bus.leases import Lease
@@ -22,6 +21,7 @@ from bridge.generation.account import Account
 from bridge.generation.case import Case
 from bridge.generation.claim import Found, claim
 from bridge.generation.dead import DeadLetters
+from bridge.generation.deadline import effective_deadline_ms
 from bridge.generation.ending import Ending
 from bridge.generation.interrupt import Interrupt, Interrupted, Interruption, Kind
 from bridge.generation.ownership import Ownership
@@ -77,7 +77,13 @@ class Generation:
         self._interruption = Interruption()
         name = f"{self.tenant}/{self.id or '?'}"
         self._ownership = Ownership(around, name, lease, self._interruption)
-        self._account = Account(self.tenant, delivery, around.meters, around.now)
+        self._account = Account(
+            self.tenant,
+            delivery.stored_ns,
+            self._cell.watch.time.at(around.now()),
+            around.meters,
+            around.now,
+        )
         self._letters = DeadLetters(
             self._cell,
             self.tenant,
@@ -98,8 +104,7 @@ class Generation:
         )
         self._ending = Ending(self._case)
         self._serving = Serving(self._case, self._ending, self.interrupt)
-        self._deadline_at = float("inf")  # Unix time
-        self._deadline = float("inf")  # the same on the monotonic clock
+        self._deadline = float("inf")  # on the monotonic clock
         self._record: Record | None = None
         self._heard_at = around.now()
 
@@ -169,12 +174,9 @@ class Generation:
                 close_record=self._drop,
             )
             return
-        settings = self._around.settings
-        wanted = (job.deadline_ms or 0) / 1000 or settings.deadline_s
-        self._deadline_at = self.delivery.stored_at + min(
-            wanted, settings.tokens_max_age_s / 2
-        )
-        self._deadline = self._around.now() + self._deadline_at - time.time()
+        stored_at = self._cell.watch.time.monotonic(self.delivery.stored_ns)
+        deadline_ms = effective_deadline_ms(job.deadline_ms, self._around.settings)
+        self._deadline = stored_at + deadline_ms / 1000
         while not await self._try(job):
             self._drop()
 
@@ -194,7 +196,7 @@ class Generation:
             raise Fenced("a newer attempt goes on with the request")
         try:
             record = await self._open_record(job.id, found.history)
-            await self._serving.run(job, found, record, self._deadline_at)
+            await self._serving.run(job, found, record, self._deadline)
         except StartRefused as reason:
             log.debug("%r claims again: %s", self, reason)
         except TooManyBatches:
@@ -233,6 +235,8 @@ class Generation:
         )
         record.writer.on_failed = self._log_failed
         record.writer.on_room = self._room
+        if record.voice is not None:
+            record.voice.on_room = self._room
         return record
 
     def _log_failed(self, error: Exception) -> None:

@@ -32,7 +32,7 @@ def dead_letter_headers(code: str, message: str, delivery: Delivery) -> dict[str
         # A repeat after a lost acknowledgement is the same letter; the time tells a
         # job from one with its number in a stream that was made again.
         "Nats-Msg-Id": f"dead/{delivery.lane}/{delivery.stream_seq}/"
-        f"{delivery.stored_at:.6f}",
+        f"{delivery.stored_ns}",
         "Tokenbridge-Code": code,
         "Tokenbridge-Message": shorten(message, MAX_VALUE_CHARS).replace("…", "..."),
         "Tokenbridge-Subject": delivery.subject[:MAX_VALUE_CHARS],

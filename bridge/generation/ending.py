@@ -10,6 +10,7 @@ from bridge.errors import (
     BusError,
     DeadlineExceeded,
     GenerationError,
+    InternalError,
     LogLost,
 )
 from bridge.events import Terminal
@@ -56,6 +57,8 @@ class Ending:
                 await self._log_lost(record, str(gone))
                 return
             case.progress.take(Step.PROVEN)
+        elif stop.kind is Kind.JOB_GONE:
+            await self.fail(record, InternalError(stop.reason))
         elif stop.kind is Kind.LOG_GONE:
             await self._log_lost(record, stop.reason)
         else:

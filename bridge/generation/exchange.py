@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -28,6 +27,7 @@ from bridge.errors import (
 )
 from bridge.events import Job, ResumeMode
 from bridge.generation.interrupt import Interrupt, Interruption, Kind
+from bridge.generation.voice import Voice
 from bridge.metrics import Meters
 from bridge.retry import Failure, Next, Plan, add_usage, plan
 from bridge.transcript import Transcript
@@ -45,7 +45,7 @@ MAX_HELD_DELTAS = 256
 class Around(NamedTuple):
     """What an exchange needs of its generation and worker.
 
-    Reading is held back while the writer is full or the outbox congested.
+    Reading is held back while the writer or the voice is full or the outbox congested.
     ``interrupt`` cuts everything off.
     """
 
@@ -55,19 +55,23 @@ class Around(NamedTuple):
     now: Callable[[], float]
     lease: Lease
     writer: LogWriter
+    voice: Voice | None
     outbox: Outbox
     interrupt: Callable[[Interrupt], None]
 
 
 class Exchange:
-    """Backends are asked until the answer is complete: see `run`."""
+    """Backends are asked until the answer is complete: see `run`.
+
+    ``deadline`` is on the monotonic clock, in seconds.
+    """
 
     def __init__(
         self,
         around: Around,
         job: Job,
         transcript: Transcript,
-        deadline_at: float,
+        deadline: float,
         usage: dict[str, Any] | None,
     ) -> None:
         self._around = around
@@ -76,11 +80,12 @@ class Exchange:
         self._lease = around.lease
         self._write = transcript.write
         self._tail = around.writer.tail
+        self._voice = around.voice
         self._outbox = around.outbox
         self._interrupt = around.interrupt
         self._job = job
         self._transcript = transcript
-        self._deadline_at = deadline_at
+        self._deadline = deadline
         self._model = job.model
         self._upstream: Upstream | None = None
         self._over: asyncio.Future[GenerationError | None] | None = None
@@ -252,7 +257,7 @@ class Exchange:
                 retries=self._retries,
                 budget=around.settings.retry_budget,
                 other_candidates=any(not self._failed[c.name] for c in candidates),
-                remaining_s=self._deadline_at - time.time(),
+                remaining_s=self._deadline - self._now(),
             )
         )
 
@@ -270,7 +275,12 @@ class Exchange:
         except BusError as error:
             self._interrupt(Interrupt(Kind.LOST, f"publishing failed: {error}"))
             return
-        if self._outbox.congested or self._tail.unproven_bytes > MAX_UNPROVEN_BYTES:
+        voice = self._voice
+        if (
+            self._outbox.congested
+            or self._tail.unproven_bytes > MAX_UNPROVEN_BYTES
+            or (voice is not None and voice.full)
+        ):
             self._pause()
 
     def _compare(self, deltas: Sequence[Delta]) -> None:
@@ -372,6 +382,8 @@ class Exchange:
         """Read on where reading was held back, if there is room again."""
         upstream = self._upstream
         if upstream is None or not upstream.paused or self._tail.full:
+            return
+        if self._voice is not None and self._voice.full:
             return
         if self._outbox.relaxed:
             upstream.resume()

@@ -17,6 +17,7 @@ class Kind(Enum):
     DEADLINE = "deadline"
     DRAIN = "drain"
     LOG_GONE = "log gone"
+    JOB_GONE = "job gone"  # it drains, and nobody will be delivered the job again
     LOST = "lost"  # the job is another worker's
 
 

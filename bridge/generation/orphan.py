@@ -34,12 +34,8 @@ async def is_orphaned(cell: Cell, tenant: str, id: str, delivery: Delivery) -> b
 
 
 async def _is_gone(cell: Cell, tenant: str, id: str, delivery: Delivery) -> bool:
-    try:
-        if await cell.job_stands(delivery):
-            return False
-    except StreamUnavailable as error:
-        if not error.gone:
-            raise
+    if await cell.job_is_stored(delivery.identity):
+        return False
     try:
         return await cell.last_stored(tenant, id) is None
     except StreamUnavailable as error:

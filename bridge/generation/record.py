@@ -79,6 +79,7 @@ class Record:
                 attempt,
                 spoken,
                 writing.now,
+                writing.owned,
             )
             self.transcript.on_token = self.voice.hear
             self.transcript.on_resume = self.voice.resume
@@ -92,7 +93,7 @@ class Record:
             writing.cell,
             tenant=writing.tenant,
             id=writing.id,
-            job_seq=writing.delivery.stream_seq,
+            job=writing.delivery.identity,
             attempt=writing.delivery.attempt,
             stored=stored,
             stored_speech=spoken,
@@ -102,15 +103,18 @@ class Record:
 
     # The beginning
 
-    def start(self, job: Job, created: float, queue_ms: int) -> None:
-        """Publish ``started``; ``created`` is Unix time in seconds."""
+    def start(self, job: Job, created_ns: int, queue_ms: int, deadline_ms: int) -> None:
+        """Publish ``started``; ``created_ns`` is when the job came, since 1970."""
+        stream_seq, stored_ns = self._writing.delivery.identity
         event = Started(
             *self.transcript.next(),
             v=PROTOCOL_VERSION,
             model=job.model,
-            created=int(created * 1000),
+            created=created_ns // 1_000_000,
             queue_ms=queue_ms,
-            job=self._writing.delivery.stream_seq,
+            job=stream_seq,
+            job_time=str(stored_ns),
+            deadline_ms=deadline_ms,
             session=job.session,
             metadata=job.metadata,
         )
@@ -132,7 +136,7 @@ class Record:
         backend: str,
         timings: Timings,
     ) -> Completed:
-        """The event of a regular end."""
+        """The event of a regular end; not before the voice is `Voice.drained`."""
         if self.voice is not None:
             self.voice.end()
         return self.transcript.completed(
@@ -176,6 +180,8 @@ class Record:
 
     async def hand_over(self) -> None:
         """Publish ``handover`` as this attempt's last event, and prove it."""
+        if self.voice is not None:
+            self.voice.close()
         await self.writer.commit(encode(self.transcript.handover()))
 
     async def commit_anew(self, event: Terminal) -> None:
@@ -195,6 +201,8 @@ class Record:
 
     def close(self) -> None:
         """Publish nothing more. Safe to call twice."""
+        if self.voice is not None:
+            self.voice.close()
         self.writer.close()
 
 

@@ -10,6 +10,7 @@ from bridge.errors import BridgeError, GenerationError, InternalError
 from bridge.events import Job, Terminal
 from bridge.generation.case import Case
 from bridge.generation.claim import Claim
+from bridge.generation.deadline import effective_deadline_ms
 from bridge.generation.ending import Ending
 from bridge.generation.exchange import Around, Exchange
 from bridge.generation.interrupt import Interrupt, Interrupted, Kind
@@ -48,9 +49,9 @@ class Serving:
         return f"<Serving {self._case!r} {self.exchange!r}>"
 
     async def run(
-        self, job: Job, found: Claim, record: Record, deadline_at: float
+        self, job: Job, found: Claim, record: Record, deadline: float
     ) -> None:
-        """Serve a job whose log is ours to write; ``deadline_at`` is Unix time.
+        """Serve a job whose log is ours to write, until ``deadline`` on our clock.
 
         Raises `StartRefused`, `TooManyBatches` or `LogGone` where the job is to be
         claimed again, `Fenced` and `Interrupted`. May be cancelled.
@@ -58,7 +59,8 @@ class Serving:
         case, ending, history = self._case, self._ending, found.history
         cancelled = found.cancelled or self._held_cancel
         settings = case.around.settings
-        error = too_late(case.delivery, history, settings.max_deliveries, deadline_at)
+        remaining_s = deadline - case.around.now()
+        error = too_late(case.delivery, history, settings.max_deliveries, remaining_s)
         if error is not None:
             await ending.fail(record, error)
             return
@@ -76,7 +78,7 @@ class Serving:
             if refusal is not None:
                 raise refusal
             self._fire_held()
-            answered = await self._ask_backends(record, job, history, deadline_at)
+            answered = await self._ask_backends(record, job, history, deadline)
         except GenerationError as failure:
             await ending.fail(record, failure)
         except Interrupted as stop:
@@ -90,7 +92,8 @@ class Serving:
         """Publish the attempt's first event; an error where it must end there."""
         around, account = self._case.around, self._case.account
         if history.last is None:
-            record.start(job, account.claimed_at, account.queue_ms)
+            deadline_ms = effective_deadline_ms(job.deadline_ms, around.settings)
+            record.start(job, account.claimed_ns, account.queue_ms, deadline_ms)
             return None
         mode = resume_mode(history, job, around.backends)
         reason = resume_reason(history.last)
@@ -99,7 +102,7 @@ class Serving:
         return not_restarted(mode, job)
 
     async def _ask_backends(
-        self, record: Record, job: Job, history: History, deadline_at: float
+        self, record: Record, job: Job, history: History, deadline: float
     ) -> Terminal:
         """Ask until the answer is complete; the event that says so."""
         case = self._case
@@ -113,17 +116,20 @@ class Serving:
                 now=around.now,
                 lease=ownership.lease,
                 writer=record.writer,
+                voice=record.voice,
                 outbox=around.cell.connection.outbox,
                 interrupt=self._interrupt,
             ),
             job,
             record.transcript,
-            deadline_at,
+            deadline,
             # What the attempts before were billed for, they did not live to report.
             add_usage(None, None) if begun else None,
         )
         try:
             await exchange.run(ownership.interruption)
+            if record.voice is not None and record.voice.busy:
+                await ownership.interruption.race(record.voice.drained())
         except (BridgeError, Interrupted):
             raise
         except Exception as defect:
@@ -159,7 +165,7 @@ class Serving:
                     case.around.cell,
                     case.tenant,
                     job.session,
-                    case.delivery.stream_seq,
+                    case.delivery.identity,
                     owned=case.ownership.holds,
                     on_newer=self._superseded,
                 )

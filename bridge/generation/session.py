@@ -8,7 +8,7 @@ from collections.abc import Callable
 from bridge.bus.api import WRONG_LAST_SEQUENCE, ApiError
 from bridge.bus.cell import Cell, KeptControl
 from bridge.errors import BusError, ConnectionLost
-from bridge.events import Control
+from bridge.events import Control, JobIdentity
 
 log = logging.getLogger(__name__)
 
@@ -23,22 +23,24 @@ SUPERSEDED = "superseded"
 MAX_TRIES = 20
 
 
-async def supersede(cell: Cell, tenant: str, session: str, before: int) -> bool:
-    """Cancel the session's jobs with a sequence below ``before``.
+async def supersede(cell: Cell, tenant: str, session: str, job: JobIdentity) -> bool:
+    """Cancel the session's jobs that were stored before ``job``.
 
     Never lowers what stands there: returns True when a newer job has superseded this
-    one already. A cancel of the whole session that covers job ``before`` too stays as
-    well, and reaches that job by itself. Raises `BusError`. May be cancelled.
+    one already. A cancel of the whole session that covers ``job`` too stays as well,
+    and reaches that job by itself. What was kept before ``job`` was stored is of its
+    past, and may count the sequences of a stream that is no more. Raises `BusError`.
+    May be cancelled.
     """
+    before = job.stream_seq
     for _ in range(MAX_TRIES):
         kept = await cell.kept_control(tenant, "session", session)
         expected = 0
         if kept is not None:
             expected = kept.stream_seq
-            if kept.control.before is not None and kept.control.before >= before:
-                return kept.control.before > before
-            if await _covers(cell, kept, before):
-                return False
+            newer = _supersedes_too(kept, job)
+            if newer is not None:
+                return newer
         control = Control("cancel", SUPERSEDED, before)
         try:
             await cell.store_control(tenant, "session", session, control, expected)
@@ -50,23 +52,26 @@ async def supersede(cell: Cell, tenant: str, session: str, before: int) -> bool:
     raise ConnectionLost(f"session {session} is cancelled over and over again")
 
 
-async def _covers(cell: Cell, kept: KeptControl, before: int) -> bool:
-    """Whether a cancel without ``before`` ends what ``before`` would, and more.
+def _supersedes_too(kept: KeptControl, job: JobIdentity) -> bool | None:
+    """Whether ``kept``, which ends all that ``job`` would, is of a newer job.
 
-    Such a one goes by the time at which jobs were stored: jobs above ``before`` that
-    were queued then are to end by it, and would not any more if it was replaced.
+    ``None`` where it does not end as much. A cancel without ``before`` goes by the time
+    at which jobs were stored: later jobs that were queued then are to end by it, and
+    would not any more if it was replaced.
     """
-    if kept.control.action != "cancel" or kept.control.before is not None:
+    control = kept.control
+    if control.action != "cancel" or kept.stored_ns <= job.stored_ns:
+        return None
+    if control.before is None:
         return False
-    job = await cell.jetstream.message(cell.names.jobs, before)
-    return job is None or job.stored_at < kept.stored_at
+    return control.before > job.stream_seq if control.before >= job.stream_seq else None
 
 
 async def supersede_until_done(
     cell: Cell,
     tenant: str,
     session: str,
-    before: int,
+    job: JobIdentity,
     *,
     owned: Callable[[], bool],
     on_newer: Callable[[], None],
@@ -74,7 +79,7 @@ async def supersede_until_done(
     """`supersede`, as long as the job is ours; ``on_newer`` if a newer one did."""
     while owned():
         try:
-            if await supersede(cell, tenant, session, before):
+            if await supersede(cell, tenant, session, job):
                 on_newer()
             return
         except BusError as error:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 from bridge.backends.http import Backends
 from bridge.bus.jobs import Delivery
 from bridge.dialects.openai_request import can_continue
@@ -19,18 +17,18 @@ from bridge.job import deliveries
 
 
 def too_late(
-    delivery: Delivery, history: History, max_deliveries: int, deadline_at: float
+    delivery: Delivery, history: History, max_deliveries: int, remaining_s: float
 ) -> GenerationError | None:
     """Why the job is not to be run (any more), if it is not.
 
-    ``deadline_at`` is Unix time in seconds.
+    ``remaining_s`` is how long it is until its deadline.
     """
     delivered = deliveries(delivery.attempt, history.handovers)
     if delivered > max_deliveries:
         return AttemptsExhausted(
             f"the job was delivered {delivered} times and came to no end"
         )
-    if time.time() >= deadline_at:
+    if remaining_s <= 0:
         return DeadlineExceeded("the deadline passed before the job was served")
     return None
 

@@ -37,6 +37,10 @@ ENCLOSURES = {
 CLOSERS = frozenset("".join(ENCLOSURES.values()) + "'’")
 OPENERS = frozenset(ENCLOSURES) | frozenset("'‘‚¿¡")
 
+#: Marks that stand right behind a word, and those that stand right before one.
+CLOSING = WEAK + STRONG + ",;:，、；：،؛)]}”›）」』》】"
+OPENING = "([{“„‘‚（「『《【¿¡"
+
 WIDE = re.compile(
     r"[\u1100-\u115f\u2e80-\ua4cf\uac00-\ud7a3\uf900-\ufaff\ufe30-\ufe6f"
     r"\uff00-\uff60\uffe0-\uffe6\U00020000-\U0003fffd]"

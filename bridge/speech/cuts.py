@@ -8,6 +8,7 @@ deltas does not matter. A place that needs what is not there yet is waited for.
 from __future__ import annotations
 
 import re
+from typing import NamedTuple
 
 from bridge.speech.characters import (
     ENCLOSURES,
@@ -59,6 +60,20 @@ _SAYING_BEGUN = re.compile(r"(?:[他她它我你您][们們]?)?\Z")
 _THAI_CLAUSE = 24
 
 
+class _Enclosure(NamedTuple):
+    """An enclosure that is open; ``outer`` is the one around it.
+
+    Linked, for a stop looks what closes behind it before it is known to be one: the
+    stack of before is still there then, and nothing was copied.
+    """
+
+    char: str
+    at: int
+    outer: _Enclosure | None
+    #: Where the outermost one was opened.
+    first: int
+
+
 class Cuts:
     """Finds the next cut in a `SpokenText`. Not to be called concurrently.
 
@@ -76,7 +91,8 @@ class Cuts:
 
     def __repr__(self) -> str:
         state = "waiting" if self.waiting else "scanning"
-        return f"<Cuts {state} at={self._at} said={self._said} open={self._open!r}>"
+        opened = self._open.char if self._open else ""
+        return f"<Cuts {state} at={self._at} said={self._said} open={opened!r}>"
 
     @property
     def early(self) -> bool:
@@ -85,7 +101,10 @@ class Cuts:
 
     def _reset(self) -> None:
         self._at = 0
-        self._open: list[tuple[str, int]] = []
+        self._open: _Enclosure | None = None
+        #: How much of the text has nothing in it to be said.
+        self._silent = 0
+        self._speakable = False
         self._short = 0
         self._inner = 0
 
@@ -136,7 +155,7 @@ class Cuts:
         if char in STRONG:
             return self._strong(text, at, at_once=at_once, final=final)
         if char == PARAGRAPH:
-            self._open.clear()
+            self._open = None
             return Place.PARAGRAPH, at + 1
         if char == "\n":
             return self._line(text, at, final=final)
@@ -182,7 +201,7 @@ class Cuts:
 
     def _closers(
         self, text: str, stop: int
-    ) -> tuple[int, list[tuple[str, int]], bool] | None:
+    ) -> tuple[int, _Enclosure | None, bool] | None:
         """Pass over the closing marks behind a stop.
 
         Returns where they end, what stays open, and whether they closed an aside (a
@@ -196,9 +215,9 @@ class Cuts:
             char = text[spaced]
             if char in "'’" and not text[at + 1 : at + 2].isalnum():
                 at += 1
-            elif still_open and char in ENCLOSURES[still_open[-1][0]]:
-                aside = char in ")）]" and is_inside(text, still_open[-1][1])
-                still_open = still_open[:-1]
+            elif still_open and char in ENCLOSURES[still_open.char]:
+                aside = char in ")）]" and is_inside(text, still_open.at)
+                still_open = still_open.outer
                 at = spaced + 1
             else:
                 break
@@ -220,16 +239,17 @@ class Cuts:
 
     def _enclosure(self, text: str, at: int, *, final: bool) -> tuple[Place, int]:
         char = text[at]
-        if self._open and char in ENCLOSURES[self._open[-1][0]]:
-            self._open = self._open[:-1]
+        outer = self._open
+        if outer and char in ENCLOSURES[outer.char]:
+            self._open = outer.outer
         elif char in ENCLOSURES and (char != '"' or opens(text, at)):
-            self._open = [*self._open, (char, at)]
+            self._open = _Enclosure(char, at, outer, outer.first if outer else at)
         return Place.NOTHING, at + 1
 
     # What is taken
 
     def _accepts(self, text: str, place: Place, end: int) -> bool:
-        if not SPEAKABLE.search(text, 0, end):
+        if not self._speaks(text, end):
             return False
         options = self._options
         amount = weight(text[:end].rstrip())
@@ -243,6 +263,13 @@ class Cuts:
             return amount * 2 >= options.max_chars
         self._short = end
         return self._said == 0 or amount >= options.min_chars
+
+    def _speaks(self, text: str, end: int) -> bool:
+        if not self._speakable and end > self._silent:
+            found = SPEAKABLE.search(text, self._silent, end)
+            self._speakable = found is not None
+            self._silent = found.start() if found else end
+        return self._speakable and end > self._silent
 
     def _forced(self, spoken: SpokenText, limit: int) -> int:
         text = spoken.text
@@ -273,7 +300,7 @@ class Cuts:
         if self._short:
             return self._short
         if self._open:
-            most = min(most, self._open[0][1])
+            most = min(most, self._open.first)
         for end in (
             clause_before(spoken, most, options.first_min_chars),
             space_before(spoken, most, self._language),

@@ -23,6 +23,7 @@ _GROUP = re.compile(r"\d{3}(?!\d)|\d{0,2}\Z")
 #: An address, a file, or dotted letters that may not be whole: "me@ex.", "a.b.".
 _GROWS = re.compile(r"[@/.:_][^\s@/.:_]+\.\Z")
 _SPACE = re.compile(r"\s+")
+_DIGIT = re.compile(r"\s*+\d")
 
 
 def stop_at_end(text: str, language: str) -> int:
@@ -41,9 +42,7 @@ def clause_before(spoken: SpokenText, most: int, least: int) -> int:
     text = spoken.text
     for found in reversed(list(_CLAUSE.finditer(text, 0, most))):
         end = found.end()
-        numbers = (
-            text[end - 2 : end - 1].isdigit() and text[end:].lstrip()[:1].isdigit()
-        )
+        numbers = text[end - 2 : end - 1].isdigit() and _DIGIT.match(text, end)
         if not numbers and spoken.atom_start(end) == end:
             return end if weight(text[:end]) >= least else 0
     return 0
@@ -52,13 +51,15 @@ def clause_before(spoken: SpokenText, most: int, least: int) -> int:
 def space_before(spoken: SpokenText, most: int, language: str) -> int:
     """The last space up to ``most`` in no number and behind no abbreviation, or 0."""
     text = spoken.text
-    for found in reversed(list(_SPACE.finditer(text, 0, most + 1))):
-        end = found.start()
+    ends = [
+        (found.start(), found.end()) for found in _SPACE.finditer(text, 0, most + 1)
+    ]
+    if spoken.blank and len(text) <= most:
+        ends.append((len(text), len(text)))
+    for end, behind in reversed(ends):
         if not 0 < end <= most or spoken.atom_start(end) != end:
             continue
-        if _NUMBER.search(text, max(0, end - 5), end) and _GROUP.match(
-            text, found.end()
-        ):
+        if _NUMBER.search(text, max(0, end - 5), end) and _GROUP.match(text, behind):
             continue
         if not abbreviates(text, end, language):
             return end

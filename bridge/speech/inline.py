@@ -22,13 +22,18 @@ from bridge.speech.marks import (
     EMOJI_MODIFIERS,
     ENTITY,
     ENTITY_BEGUN,
+    HEADERS,
     HOST,
     INNER_MARKS,
     MAX_EMOJI,
+    OPENING_TAG,
     RUN,
     TAG,
+    TAG_BEGUN,
     TARGETS,
     TICKS,
+    TOKEN,
+    TOKEN_BEGUN,
     URL,
     URL_EMPTY,
     URL_TAIL,
@@ -40,10 +45,15 @@ from bridge.speech.spoken_text import SpokenText
 #: What a lexing step returns when it needs characters that are not there yet.
 HOLD = -1
 
-#: How much source a mark may hold back: more than any bracket, address or code line
-#: that is worth its form, and little enough to keep per request.
-MAX_BRACKET = 400
-MAX_TAG = 200
+#: How much source a mark may have, and hold back: more than any bracket, address or
+#: code line that is worth its form, and little enough to keep per request. What is
+#: longer is text, whether it came at once or not.
+MAX_BRACKET = 402
+MAX_TARGET = 2100
+MAX_URL = 2000
+MAX_TAG = 300
+MAX_RUN = 200
+MAX_CJK = 66
 
 #: A link's text is one thing, and never cut, unless it is longer than this.
 MAX_ATOM = 60
@@ -59,10 +69,19 @@ class Inline:
         self._markdown = options.markdown == "strip"
         self._source = source
         self._spoken = spoken
-        #: Emphasis that has been opened and not closed.
-        self.open: list[str] = []
+        #: How often each mark of emphasis has been opened and not closed.
+        self._open = {"*": 0, "_": 0, "~": 0}
         #: Whether this line is a table's row.
         self.row = False
+
+    @property
+    def emphasized(self) -> bool:
+        """Whether emphasis has been opened and not closed."""
+        return any(self._open.values())
+
+    def close_all(self) -> None:
+        """Emphasis ends with its block."""
+        self._open = {"*": 0, "_": 0, "~": 0}
 
     def mark(self, at: int, final: bool) -> int:
         """Lex the mark at ``at``, neither a stop nor a line break."""
@@ -71,6 +90,8 @@ class Inline:
             return self._cjk_citation(at, final)
         if char in "hw":
             return self._address(at, final)
+        if char == "<":
+            return self._angle(at, final)
         if self._markdown:
             step = self._markdown_mark(char, at, final)
             if step is not None:
@@ -81,11 +102,13 @@ class Inline:
         if char in "*_~":
             return self._emphasis(at, final)
         if char == "[":
-            return self._bracket(at, final)
+            return self._bracket(at, at, final)
+        if char == "!":
+            return self._image(at, final)
         if char == "`":
             return self._code_span(at, final)
-        if char in "<&":
-            return self._tag(at, final) if char == "<" else self._entity(at, final)
+        if char == "&":
+            return self._entity(at, final)
         if char == "\\":
             return self._escape(at, final)
         return self._cell(at, final) if char == "|" else None
@@ -107,36 +130,44 @@ class Inline:
     def _cell(self, at: int, final: bool) -> int:
         if not self.row:
             return self.literal(at)
+        source = self._source.text
+        limit = at + MAX_RUN
         rest = at + 1
-        while rest < len(self._source.text) and self._source.text[rest] in " \t\r":
+        while rest < min(len(source), limit) and source[rest] in " \t\r":
             rest += 1
-        if rest == len(self._source.text) and not final:
-            return HOLD if rest - at < MAX_TAG else self.literal(at)
-        if rest < len(self._source.text) and self._source.text[rest] != "\n":
+        if rest == limit:
+            return self.literal(at)
+        if rest == len(source):
+            return rest if final else HOLD
+        if source[rest] != "\n":
             self._say_instead(", ", at, at + 1)
         return rest
 
     def _emphasis(self, at: int, final: bool) -> int:
         source = self._source.text
-        found = RUN.match(source, at)
+        found = RUN.match(source, at, at + MAX_RUN)
         end = found.end() if found else at + 1
-        if end == len(source) and not final and end - at < MAX_TAG:
+        whole = end - at < MAX_RUN
+        if whole and end == len(source) and not final:
             return HOLD
         char = source[at]
         before = self._source.before(at)
         after = source[end] if end < len(source) else "\n"
-        if self._closes(char, before, after):
-            self.open.remove(char)
+        if whole and self._closes(char, before, after):
+            self._open[char] -= 1
             self._close_mark(at, end)
             return end
-        if self._opens(char, end - at, before, after):
-            self.open.append(char)
+        if whole and self._opens(char, end - at, before, after):
+            self._open[char] += 1
             return end
-        return end if char == "*" and end - at > 1 else self.literal(at, end)
+        if char != "*" or end - at == 1:
+            return self.literal(at, end)
+        self._spoken.leave_out(opens=True)
+        return end
 
     def _closes(self, char: str, before: str, after: str) -> bool:
         inside_word = char == "_" and after.isalnum()
-        return char in self.open and not before.isspace() and not inside_word
+        return self._open[char] > 0 and not before.isspace() and not inside_word
 
     def _opens(self, char: str, length: int, before: str, after: str) -> bool:
         if after.isspace() or (char == "~" and length != 2):
@@ -145,38 +176,54 @@ class Inline:
             return True
         return char == "*" and length > 1
 
-    def _bracket(self, at: int, final: bool) -> int:
-        """``[text](target)``, ``[text][reference]``, ``[1]``, or a plain bracket."""
+    def _image(self, at: int, final: bool) -> int:
+        """``!`` before a bracket: part of an image, unless it ends a word."""
+        if not self._source.before(at).isspace():
+            return self.literal(at)
+        return self._bracket(at, at + 1, final)
+
+    def _bracket(self, begin: int, at: int, final: bool) -> int:
+        """``[text](target)``, ``[text][reference]``, ``[1]``, or a plain bracket.
+
+        ``begin`` is where its mark begins: before ``at`` for an image.
+        """
         source = self._source.text
-        found = BRACKET.match(source, at)
+        limit = at + MAX_BRACKET
+        found = BRACKET.match(source, at, limit)
         if found is None:
-            waits = not final and len(source) - at <= MAX_BRACKET
-            return HOLD if waits and "\n" not in source[at:] else self.literal(at)
+            waits = not final and len(source) < limit
+            if waits and source.find("\n", at) < 0:
+                return HOLD
+            return self.literal(begin)
         end = found.end()
         if end == len(source) and not final:
             return HOLD
         pattern, begun = TARGETS.get(source[end : end + 1], (None, None))
-        target = pattern.match(source, end) if pattern else None
-        if begun and target is None and not final and begun.match(source, end):
-            return HOLD
+        limit = end + MAX_TARGET
+        target = pattern.match(source, end, limit) if pattern else None
         if target is not None:
-            return self._link(at, found, target)
-        if not CITATION.fullmatch(found[1]):
-            return self.literal(at)
+            return self._link(begin, found, target)
+        waits = not final and len(source) < limit
+        if begun and waits and begun.match(source, end):
+            return HOLD
+        if begin < at or not CITATION.fullmatch(found[1]):
+            return self.literal(begin)
         if self._options.citations == "keep":
             return self.literal(at, end)
+        self._spoken.leave_out()
         return end + 1 if source[end : end + 1] == ":" else end
 
     def _link(self, at: int, found: re.Match[str], target: re.Match[str]) -> int:
         end = target.end()
-        if self._source.before(at) == "!" and self._source.before(at - 1).isspace():
-            self._spoken.drop_last("!")
         if CITATION.fullmatch(found[1]) and self._options.citations == "skip":
+            self._spoken.leave_out()
             return end
         said = INNER_MARKS.sub("", found[1]).replace("\\", "")
         if self._options.links == "url" and target[0][0] == "(":
             said = f"{said}, {target[1].strip('<>')}" if said else target[1].strip("<>")
-        if said == found[1] and len(said) > MAX_ATOM:
+        if not said.strip():
+            self._spoken.leave_out()
+        elif said == found[1] and len(said) > MAX_ATOM:
             self.literal(*found.span(1))
             self._close_mark(found.end(1), end)
         else:
@@ -184,68 +231,98 @@ class Inline:
         return end
 
     def _cjk_citation(self, at: int, final: bool) -> int:
-        found = CJK_CITATION.match(self._source.text, at)
+        source = self._source.text
+        limit = at + MAX_CJK
+        found = CJK_CITATION.match(source, at)
         if found is None:
-            rest = self._source.text[at:]
-            waits = not final and len(rest) <= 66 and "\n" not in rest
-            return HOLD if waits and "】" not in rest else self.literal(at)
+            waits = not final and len(source) < limit
+            if waits and not any(source.find(c, at, limit) >= 0 for c in "\n】"):
+                return HOLD
+            return self.literal(at)
         cites = found[1][:1].isdigit() or "†" in found[1]
         if cites and self._options.citations == "skip":
+            self._spoken.leave_out()
             return found.end()
         return self.literal(at)
 
     def _code_span(self, at: int, final: bool) -> int:
         source = self._source.text
-        found = CODE.match(source, at)
-        if found is not None and (found.end() < len(source) or final):
+        limit = at + MAX_BRACKET
+        found = CODE.match(source, at, limit)
+        # At the limit it is not known whether more ticks follow.
+        if found is not None and found.end() < limit:
+            if found.end() == len(source) and not final:
+                return HOLD
             self._spoken.say(found[2], self._source.base + at + len(found[1]))
-            self._spoken.close_mark(
-                self._source.base + found.end(2), self._source.base + found.end()
-            )
+            self._close_mark(found.end(2), found.end())
             return found.end()
-        rest = source[at:]
-        if not final and "\n" not in rest and len(rest) <= MAX_BRACKET:
+        if not final and len(source) < limit and source.find("\n", at) < 0:
             return HOLD
-        ticks = TICKS.match(source, at)
+        ticks = TICKS.match(source, at, limit)
+        self._spoken.leave_out(opens=True)
         return ticks.end() if ticks else at + 1
 
     def _address(self, at: int, final: bool) -> int:
-        found = URL.match(self._source.text, at)
-        if found is None or self._source.in_word(at):
+        if self._source.in_word(at):
+            return self.literal(at)
+        limit = at + MAX_URL
+        found = URL.match(self._source.text, at, limit)
+        if found is None:
             empty = not final and URL_EMPTY.match(self._source.text, at)
             return HOLD if empty else self.literal(at)
-        if found.end() == len(self._source.text) and not final and len(found[0]) < 2000:
+        end = found.end()
+        if end == len(self._source.text) and end < limit and not final:
             return HOLD
-        tail = URL_TAIL.search(found[0])
-        url = found[0][: tail.start()] if tail else found[0]
+        url = found[0].rstrip(URL_TAIL)
         return self._say_address(url, at, at + len(url))
 
     def _say_address(self, url: str, at: int, end: int) -> int:
-        if self._options.links != "skip":
+        if self._options.links == "skip":
+            self._spoken.leave_out()
+        else:
             host = HOST.match(url)
             short = host[1] if host and self._options.links == "text" else ""
             self._say_instead(short or url, at, end)
         return end
 
-    def _tag(self, at: int, final: bool) -> int:
+    def _angle(self, at: int, final: bool) -> int:
+        """A model's special token, a tag of HTML, an address; or just a bracket."""
         source = self._source.text
-        after = source[at + 1 : at + 2]
-        if not after and not final:
+        waits = not final and len(source) < at + MAX_TAG
+        token = TOKEN.match(source, at)
+        if token is not None:
+            return self._token(at, token, final)
+        if waits and TOKEN_BEGUN.match(source, at):
             return HOLD
+        if not self._markdown:
+            return self.literal(at)
         link = AUTOLINK.match(source, at)
         if link is not None:
             return self._say_address(link[1], at, link.end())
         if not final and AUTOLINK_BEGUN.match(source, at):
             return HOLD
-        found = TAG.match(source, at)
+        found = TAG.match(source, at, at + MAX_TAG)
         if found is None:
-            grows = after.isalpha() or after in ("/", "!")
-            rest = source[at:]
-            waits = grows and not final and len(rest) <= MAX_TAG and "\n" not in rest
-            return HOLD if waits and "<" not in rest[1:] else self.literal(at)
+            begun = waits and TAG_BEGUN.match(source, at)
+            return HOLD if begun else self.literal(at)
         if BREAK_TAG.match(found[0]):
             self._spoken.break_line(self._source.base + at)
+        else:
+            self._spoken.leave_out(opens=OPENING_TAG.match(found[0]) is not None)
         return found.end()
+
+    def _token(self, at: int, token: re.Match[str], final: bool) -> int:
+        """Where a header of a turn begins, a block ends."""
+        end = token.end()
+        words, begun = HEADERS.get(token[0].lower(), (None, None))
+        if words is not None and begun is not None:
+            if not final and begun.match(token.string, end):
+                return HOLD
+            found = words.match(token.string, end)
+            end = found.end() if found else end
+            self._spoken.break_block(self._source.base + at)
+        self._spoken.leave_out()
+        return end
 
     def _entity(self, at: int, final: bool) -> int:
         found = ENTITY.match(self._source.text, at)
@@ -265,12 +342,13 @@ class Inline:
         return self.literal(at)
 
     def _emoji(self, at: int, final: bool) -> int:
-        found = EMOJI.match(self._source.text, at)
+        limit = at + MAX_EMOJI
+        found = EMOJI.match(self._source.text, at, limit)
         if found is None:
             return self.literal(at)
         end = found.end()
-        if end == len(self._source.text) and not final and end - at < MAX_EMOJI:
+        if end == len(self._source.text) and end < limit and not final:
             return HOLD
         if found[0][0] not in EMOJI_MODIFIERS:
-            self._say_instead(" ", at, end)
+            self._spoken.leave_out(apart=True)
         return end

@@ -1,8 +1,11 @@
 """The marks of Markdown, addresses, emoji and citations, as patterns.
 
 Bounded everywhere: what a mark may hold back of a stream has a limit, so that neither
-the buffer nor the time grows with what a model makes of a bracket. ``…_BEGUN`` matches
-what may still become the mark of the same name when more text comes.
+the buffer nor the time grows with what a model makes of a bracket. Those without a
+limit of their own are given one as ``endpos`` by who asks. A repetition that could be
+split in several ways is possessive: no text makes a pattern go back and try them all.
+``…_BEGUN`` matches what may still become the mark of the same name when more text
+comes.
 """
 
 from __future__ import annotations
@@ -28,27 +31,25 @@ MAX_EMOJI = 64
 
 URL = re.compile(
     r"(?:https?://|www\.)\w"
-    r"[^\s<>\"'`|\\^{}\[\]，。、；：！？（）「」【】\u3000-\u30ff\u4e00-\u9fff]{0,2000}"
+    r"[^\s<>\"'`|\\^{}\[\]，。、；：！？（）「」【】\u3000-\u30ff\u4e00-\u9fff]*"
 )
 URL_EMPTY = re.compile(r"(?:https?://|www\.)\Z")
-URL_TAIL = re.compile(r"[.,;:!?…*_~)]+\Z")
+URL_TAIL = ".,;:!?…*_~)"
 HOST = re.compile(r"(?:https?://)?(?:www\.)?([^/?#\s]*)")
 URL_BEGUN = re.compile(r"(?:h|ht|htt|https?|https?:|https?:/|w|ww|www)\Z")
 URL_BEGUN_END = frozenset("htps:/w")
 
 RUN = re.compile(r"\*+|_+|~+")
-CODE = re.compile(r"(`+)(?!`)(.{1,300}?)(?<!`)\1(?!`)")
+CODE = re.compile(r"(`++)(.{1,300}?)(?<!`)\1(?!`)")
 TICKS = re.compile(r"`+")
-BRACKET = re.compile(
-    r"\[((?:[^\[\]\\\n]|\\.|\[[^\[\]\n]{0,200}\]){0,400})\]", re.DOTALL
-)
+BRACKET = re.compile(r"\[((?:[^\[\]\\\n]++|\\[^\n]|\[[^\[\]\n]{0,200}+\])*+)\]")
 TARGET = re.compile(
-    r"\([ \t]*(<[^<>\n]{0,1999}>|(?:[^()\s]|\([^()\s]*\)){0,2000})"
-    r"(?:\s+(?:\"[^\"\n]{0,300}\"|'[^'\n]{0,300}'))?[ \t]*\)"
+    r"\([ \t]*+(<[^<>\n]*+>|(?!<)(?:[^()\s]++|\([^()\s]*+\))*+)"
+    r"(?:\s++(?:\"[^\"\n]{0,300}+\"|'[^'\n]{0,300}+'))?[ \t]*+\)"
 )
 TARGET_BEGUN = re.compile(
-    r"\([ \t]*(?:<[^<>\n]{0,1999}>?|(?:[^()\s]|\([^()\s]*\)){0,2000}(?:\([^()\s]*)?)"
-    r"(?:\s+(?:\"[^\"\n]{0,300}\"?|'[^'\n]{0,300}'?)?[ \t]*)?\Z"
+    r"\([ \t]*+(?:<[^<>\n]*+>?|(?!<)(?:[^()\s]++|\([^()\s]*+\))*+(?:\([^()\s]*+)?)"
+    r"(?:\s++(?:\"[^\"\n]{0,300}+\"?|'[^'\n]{0,300}+'?)?[ \t]*+)?\Z"
 )
 REFERENCE = re.compile(r"\[[^\[\]\n]{0,200}\]")
 REFERENCE_BEGUN = re.compile(r"\[[^\[\]\n]{0,200}\Z")
@@ -56,10 +57,81 @@ CITATION = re.compile(
     r"\^[^\]]{1,40}|\d{1,3}(?:\s?[,;–-]\s?\d{1,3}){0,8}|\d{1,3}[:†].*", re.DOTALL
 )
 CJK_CITATION = re.compile(r"【([^【】\n]{0,64})】")
-TAG = re.compile(r"</?[A-Za-z][^<>\n]{0,200}>|<!--[^<\n]{0,200}?-->")
+
+#: The elements of HTML (https://html.spec.whatwg.org/multipage/indices.html), and those
+#: of its obsolete ones that are about how text looks.
+_ELEMENTS = """
+a abbr address area article aside audio b base bdi bdo blockquote body br button canvas
+caption cite code col colgroup data datalist dd del details dfn dialog div dl dt em
+embed fieldset figcaption figure footer form h[1-6] head header hgroup hr html i iframe
+img input ins kbd label legend li link main map mark math menu meta meter nav noscript
+object ol optgroup option output p picture pre progress q rp rt ruby s samp script
+search section select selectedcontent slot small source span strong style sub summary
+sup svg table tbody td template textarea tfoot th thead time title tr track u ul var
+video wbr acronym big center font marquee nobr strike tt
+"""
+_ELEMENT = "(?:" + "|".join(sorted(_ELEMENTS.split(), key=len, reverse=True)) + ")"
+#: Attributes have a value, or are one of those that need none: "if i <b and c> d" is
+#: no tag.
+_ATTRIBUTE = (
+    r"[\w:@.-]++\s*+=\s*+(?:\"[^\"<>\n]*+\"|'[^'<>\n]*+'|[^\s\"'<>]++)"
+    r"|allowfullscreen|async|autofocus|autoplay|checked|controls|defer|disabled|download"
+    r"|hidden|inert|ismap|itemscope|loop|multiple|muted|novalidate|nowrap|open"
+    r"|playsinline|readonly|required|reversed|selected"
+)
+TAG = re.compile(
+    rf"</?{_ELEMENT}(?:\s++(?:{_ATTRIBUTE}))*+\s*+/?>"
+    r"|<!--[^\n]*?-->|<!doctype [^<>\n]*+>",
+    re.IGNORECASE | re.ASCII,
+)
+TAG_BEGUN = re.compile(
+    rf"<(?:/?[a-z]{{0,17}}[1-6]?|/?{_ELEMENT}(?:\s[^<>\n]*+)?/?|!(?:-(?:-[^\n]*)?)?|![a-z]+"
+    r"(?: [^<>\n]*+)?)\Z",
+    re.IGNORECASE | re.ASCII,
+)
+OPENING_TAG = re.compile(
+    r"<(?!area|base|col|embed|hr|img|input|link|meta|source|track|wbr)[a-z][^<>]*[^/]>"
+    r"|<[a-z]>",
+    re.IGNORECASE | re.ASCII,
+)
+
+#: Special tokens of models' chat templates, which no text for people holds: the end of
+#: a turn where a server lets it through, and the headers between the turns.
+TOKEN = re.compile(
+    r"<\|/?[a-z][\w:./-]{0,40}+\|?>|<[a-z][\w:./-]{0,40}+\|>|<｜[^<>｜\n]{1,40}+｜>"
+    r"|</s>|<(?:bos|eos|pad|unk|eod|eop|start_of_turn|end_of_turn|end_of_utterance)>",
+    re.IGNORECASE | re.ASCII,
+)
+TOKEN_BEGUN = re.compile(
+    r"<(?:\|(?:/?(?:[a-z][\w:./-]{0,40}+\|?)?)?|[a-z][\w:./-]{0,40}+\|?|/s?"
+    r"|｜[^<>｜\n]{0,40}+｜?)?\Z",
+    re.IGNORECASE | re.ASCII,
+)
+_HEADER_WORDS = re.compile(
+    r"[^<\n]{0,64}+(?=<\|(?:channel|constrain|end_header_id|message|sep)\|>)"
+)
+_HEADER_WORDS_BEGUN = re.compile(r"[^<\n]{0,64}+(?:<(?:\|(?:[a-z_]{1,13}\|?)?)?)?\Z")
+_ROLE = re.compile(r"(?:assistant|model|system|tool|user)(?=\n)")
+_ROLE_BEGUN = re.compile(r"[a-z]{0,9}\Z")
+#: The words of a header behind its token: "assistant", "final", "assistant to=f".
+HEADERS = {
+    **dict.fromkeys(
+        ("<|start|>", "<|channel|>", "<|constrain|>", "<|start_header_id|>", "<|open|>",
+         "<|close|>"),
+        (_HEADER_WORDS, _HEADER_WORDS_BEGUN),
+    ),
+    **dict.fromkeys(
+        ("<|im_start|>", "<start_of_turn>", "<|turn>"), (_ROLE, _ROLE_BEGUN)
+    ),
+}  # fmt: skip
 AUTOLINK = re.compile(r"<((?:https?://|www\.)[^\s<>]{0,2000})>")
 AUTOLINK_BEGUN = re.compile(r"<(?:https?://|www\.)[^\s<>]{0,2000}\Z")
-BREAK_TAG = re.compile(r"</?(?:br|p|div|li|tr|h[1-6])\b", re.IGNORECASE)
+BREAK_TAG = re.compile(
+    r"</?(?:address|article|aside|blockquote|br|caption|center|dd|details|dialog|div|dl|dt"
+    r"|fieldset|figcaption|figure|footer|form|h[1-6]|header|hr|legend|li|main|nav|ol"
+    r"|option|p|pre|section|summary|table|tbody|td|tfoot|th|thead|title|tr|ul)\b",
+    re.IGNORECASE | re.ASCII,
+)
 ENTITY = re.compile(r"&(?:[A-Za-z]{2,8}|#\d{1,6});")
 ENTITY_BEGUN = re.compile(r"&#?\w{0,8}\Z")
 TARGETS = {"(": (TARGET, TARGET_BEGUN), "[": (REFERENCE, REFERENCE_BEGUN)}
@@ -67,18 +139,21 @@ INNER_MARKS = re.compile(r"[*`~]+|(?<!\w)_+|_+(?!\w)")
 
 #: Above this a line of marks is text: nobody rules a line of 200 characters.
 _LINE_END = r"\r?(?:\n|\Z)"
-_GAP = r"[ \t\r]{0,500}"
+_GAP = r"[ \t\r]{0,500}+"
 _SOME = r"[ \t]{1,200}"
 BLOCK = re.compile(
     _GAP + r"(?:"
     r"(?P<fence>`{3,100}|~{3,100})[^\n`]{0,300}(?:\n|\Z)"
-    rf"|(?=[-*_= \t]{{1,200}}{_LINE_END})(?P<rule>(?:(?:\*[ \t]*){{3,}}"
-    rf"|(?:-[ \t]*){{2,}}|(?:_[ \t]*){{3,}}|=+[ \t]*){_LINE_END})"
+    rf"|(?=[-*_= \t]{{1,200}}{_LINE_END})(?P<rule>"
+    r"(?:(?:\*[ \t]{0,200}+){3}[* \t]{0,200}+|(?:-[ \t]{0,200}+){2}[- \t]{0,200}+"
+    r"|(?:_[ \t]{0,200}+){3}[_ \t]{0,200}+|={1,200}+[ \t]{0,200}+)"
+    rf"{_LINE_END})"
     rf"|(?P<heading>\#{{1,6}}{_SOME})"
     rf"|(?P<bullet>[-*+•‣◦]{_SOME}(?:\[[ xX]\]{_SOME})?)"
     rf"|(?P<number>\d{{1,3}}[.)]){_SOME}"
     r"|(?P<quote>>[ \t]?)"
-    rf"|(?=\|[ \t:|-]{{0,500}}{_LINE_END})(?P<ruler>\|[ \t:|]*-[ \t:|-]*{_LINE_END})"
+    rf"|(?=\|[ \t:|-]{{0,500}}{_LINE_END})(?P<ruler>\|[ \t:|]{{0,500}}"
+    rf"-[ \t:|-]{{0,500}}{_LINE_END})"
     r"|(?P<row>\|[ \t]{0,200})"
     r"|(?P<blank>\n)"
     r")"
@@ -103,9 +178,10 @@ def is_emoji(char: str) -> bool:
 @lru_cache(maxsize=4)
 def special(*, markdown: bool, emoji: bool) -> re.Pattern[str]:
     """What ends a run of plain text."""
-    chars = rf"\n【{STRONG}"
+    chars = rf"\n【<{STRONG}"
     if markdown:
-        chars += r"*_`\[<\\~&|"
+        chars += r"*_`\[\\~&|"
     if emoji:
         chars += EMOJI_BASE + FLAGS + MODIFIERS
-    return re.compile(rf"[{chars}]|https?://|www\.")
+    image = r"|!(?=\[)" if markdown else ""
+    return re.compile(rf"[{chars}]|https?://|www\.{image}")

@@ -23,8 +23,13 @@ from bridge.speech.options import SpeechOptions
 from bridge.speech.source import Source
 from bridge.speech.spoken_text import SpokenText
 
-#: The longest line inside a code block that is waited for.
+#: The longest line inside a code block that is waited for; of a longer one, so much is
+#: taken at a time.
 MAX_LINE = 2048
+
+#: About so many spoken characters are lexed before cuts are looked for: what is cut off
+#: is copied away from what follows it, so that this must not be a whole long delta.
+STRIDE = 256
 
 
 class Markup:
@@ -40,58 +45,87 @@ class Markup:
         self._special = special(markdown=self._markdown, emoji=options.emoji == "skip")
         self._source = Source()
         self._inline = Inline(options, self._source, self.spoken)
+        #: What of the source's text has been lexed.
+        self._at = 0
         self._line_start = True
         self._line = ""
         self._fence = ""
+        #: Whether a long line of code was begun, so that what follows begins none.
+        self._in_line = False
         self._stopped = False
 
     def __repr__(self) -> str:
-        return f"<Markup {self._source!r} {self.spoken!r}>"
+        return f"<Markup at={self.position} held={self.held} {self.spoken!r}>"
 
     @property
     def position(self) -> int:
         """Up to where the source has been lexed."""
-        return self._source.base
+        return self._source.base + self._at
 
     @property
     def held(self) -> int:
         """How many characters of the source have not been lexed."""
-        return len(self._source.text)
+        return len(self._source.text) - self._at
 
     @property
     def emphasized(self) -> bool:
         """Whether a closing mark may follow here that belongs to what came before."""
-        return bool(self._inline.open)
+        return self._inline.emphasized
 
     def feed(self, text: str) -> None:
         """Take the next part of the source."""
+        self._take()
         self._source.text += text
+
+    def _take(self) -> None:
+        if self._at:
+            self._source.take(self._at)
+            self._at = 0
+
+    def skip(self, size: int) -> None:
+        """Leave out the next ``size`` characters; what follows begins a block.
+
+        What was fed before has been lexed to its end (``final``).
+        """
+        self._take()
+        self._source.skip(size)
+        self._end_block(self._source.base)
+        self._line_start = True
+        self._line = self._fence = ""
+        self._in_line = self._inline.row = False
 
     def advance(self, *, final: bool) -> bool:
         """Lex on: up to behind the next strong stop, or as far as is certain.
 
-        Returns whether there may be more to lex right away. ``final`` says that the
-        source has ended: nothing is held back then.
+        Returns whether there may be more to lex right away: it goes no further than
+        about `STRIDE` spoken characters. ``final`` says that the source has ended:
+        nothing is held back then.
         """
-        at = 0
+        at = self._at
+        size = len(self._source.text)
+        most = len(self.spoken.text) + STRIDE
         self._stopped = False
-        while at < len(self._source.text) and not self._stopped:
+        while at < size and not self._stopped:
             step = self._step(at, final)
             if step == HOLD:
                 break
             at = step
-        if at:
-            self._source.take(at)
-        return self._stopped and bool(self._source.text)
+            self._stopped = self._stopped or len(self.spoken.text) > most
+        self._at = at
+        if at == size:
+            self._take()
+        return self._stopped and at < size
 
     def _step(self, at: int, final: bool) -> int:
         if self._fence:
             return self._code_line(at, final)
         if self._line_start:
             return self._block(at, final)
-        found = self._special.search(self._source.text, at)
+        source = self._source.text
+        end = min(at + STRIDE, len(source))
+        found = self._special.search(source, at, end)
         if found is None:
-            return self._plain(at, final)
+            return self._plain(at, end, final)
         if found.start() > at:
             return self._inline.literal(at, found.start())
         char = found[0]
@@ -102,16 +136,16 @@ class Markup:
             return self._inline.literal(at)
         return self._inline.mark(at, final)
 
-    def _plain(self, at: int, final: bool) -> int:
-        """The rest of the source holds no mark, but may end with an address' start."""
+    def _plain(self, at: int, end: int, final: bool) -> int:
+        """There is no mark up to ``end``, but an address or image may begin there."""
         source = self._source.text
-        end = len(source)
-        if not final and source[-1] in URL_BEGUN_END:
-            begun = URL_BEGUN.search(source, max(at, end - 8))
-            if begun and not self._source.in_word(begun.start()):
-                end = begun.start()
-        elif not final and source[-1] == "!" and self._source.before(end - 1).isspace():
-            end -= 1
+        if not final or end < len(source):
+            if source[end - 1] in URL_BEGUN_END:
+                begun = URL_BEGUN.search(source, max(at, end - 8), end)
+                if begun and not self._source.in_word(begun.start()):
+                    end = begun.start()
+            elif source[end - 1] == "!" and self._source.before(end - 1).isspace():
+                end -= 1
         if end == at:
             return HOLD
         self.spoken.say(source[at:end], self._source.base + at)
@@ -156,7 +190,7 @@ class Markup:
 
     def _end_block(self, source: int) -> None:
         self.spoken.break_block(source)
-        self._inline.open.clear()
+        self._inline.close_all()
 
     def _begin_line(self, kind: str, found: re.Match[str]) -> None:
         self._line_start = False
@@ -186,19 +220,26 @@ class Markup:
     def _code_line(self, at: int, final: bool) -> int:
         """A line inside a code block, or the rest of a table's row that is skipped."""
         source = self._source.text
-        end = source.find("\n", at) + 1
-        if not end:
-            if not final and len(source) - at <= MAX_LINE:
+        end = source.find("\n", at, at + MAX_LINE) + 1
+        whole = end > 0
+        if not whole:
+            if not final and len(source) - at < MAX_LINE:
                 return HOLD
-            end = len(source)
+            end = min(len(source), at + MAX_LINE)
+        begun, self._in_line = self._in_line, not whole
         if self._fence == "|":
-            self._fence = "" if source[end - 1] == "\n" else "|"
+            self._fence = "" if whole else "|"
+            self._in_line = False
             return end
-        line = source[at:end].strip()
-        if line.startswith(self._fence) and not line.strip(self._fence[0]):
+        if not begun and self._closes_fence(source[at:end].strip()):
             self._fence = ""
             self._line_start = True
+            self._in_line = False
         elif self._options.code == "read":
-            self._inline.literal(at, end - 1 if source[end - 1] == "\n" else end)
-            self.spoken.break_block(self._source.base + end)
+            self._inline.literal(at, end - 1 if whole else end)
+            if whole:
+                self.spoken.break_block(self._source.base + end)
         return end
+
+    def _closes_fence(self, line: str) -> bool:
+        return line.startswith(self._fence) and not line.strip(self._fence[0])

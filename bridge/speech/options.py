@@ -34,6 +34,10 @@ class SpeechOptions(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     two, for it takes about as long to say as two Latin ones.
 
     ``language`` is a BCP 47 tag, or ``auto``: by script, Latin text as English.
+
+    ``thinking``: whether thoughts that a model writes at the beginning of its text
+    (``<think>…</think>`` and the like) are spoken. ``begins_in_thought``: the prompt
+    ended with the opening mark, so that the text begins inside a thought.
     """
 
     language: str = "auto"
@@ -48,6 +52,8 @@ class SpeechOptions(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     links: Literal["text", "url", "skip"] = "text"
     emoji: Literal["skip", "keep"] = "skip"
     citations: Literal["skip", "keep"] = "skip"
+    thinking: Literal["skip", "read"] = "skip"
+    begins_in_thought: bool = False
 
 
 def speech_options(value: bool | dict[str, Any]) -> SpeechOptions:

@@ -22,6 +22,7 @@ from bridge.speech.cuts import Cuts
 from bridge.speech.marks import is_emoji
 from bridge.speech.markup import Markup
 from bridge.speech.options import SpeechOptions
+from bridge.thoughts import Kind, Part, ThoughtSplitter
 
 #: A delta without any of these decides nothing, and is not even looked at.
 _TRIGGER = re.compile(rf"[{WEAK}{STRONG}\n\u0e01-\u0e5b\u0e81-\u0edf]")
@@ -32,7 +33,7 @@ _LOOKS_AHEAD = frozenset(WEAK + SPACED_CLAUSE)
 
 #: What belongs to the sentence before, and came after that had been cut off.
 _LEFT_OVER = re.compile(rf"\s*[{STRONG}!?…”’」』）》]+")
-_BREAKS = re.compile(rf"[ \t\r]*[\n{PARAGRAPH}][\s{PARAGRAPH}]*")
+_BREAKS = re.compile(rf"(?<![ \t\r])[ \t\r]*+[\n{PARAGRAPH}][\s{PARAGRAPH}]*")
 _SPACES = re.compile(r"[^\S\n]+")
 _DEVANAGARI = re.compile(r"[\u0900-\u097f]")
 
@@ -54,9 +55,10 @@ class Segment(msgspec.Struct, frozen=True):
 class Segmenter:
     """Cuts one request's text into segments; no clock, no I/O.
 
-    The segments' ranges increase, do not overlap, and leave out only white space and
-    markup that is not spoken. They depend on the text and the options alone, not on how
-    the text was split into deltas; only `flush` adds cuts, where the stream paused.
+    The segments' ranges increase, do not overlap, and leave out only white space,
+    thoughts and markup that are not spoken. They depend on the text and the options
+    alone, not on how the text was split into deltas; only `flush` adds cuts, where the
+    stream paused.
 
     ``start``: cut anew from this offset of the text, the ``end`` of the last segment
     that stands. The deltas before it are still to be fed, from the first on, for the
@@ -68,6 +70,7 @@ class Segmenter:
 
     def __init__(self, options: SpeechOptions, start: int = 0) -> None:
         self._options = options
+        self._splitter = ThoughtSplitter(begins_in_thought=options.begins_in_thought)
         self._markup = Markup(options, start)
         self._spoken = self._markup.spoken
         self._cuts = Cuts(options, said=start)
@@ -88,6 +91,8 @@ class Segmenter:
         self._seqs.append(seq)
         size = len(text)
         self._end += size
+        if not self._splitter.passes:
+            return self._take(self._splitter.receive(text))
         self._room -= size if text.isascii() else 2 * size
         self._fed.append(text)
         if self._waiting or self._room < 0:
@@ -100,11 +105,25 @@ class Segmenter:
             return []
         return self._cut(final=False)
 
+    def _take(self, parts: list[Part]) -> list[Segment]:
+        """The beginning of the text: what is a thought or its mark is left out."""
+        segments: list[Segment] = []
+        for kind, text in parts:
+            if kind is Kind.TEXT or (
+                kind is Kind.THOUGHT and self._options.thinking == "read"
+            ):
+                self._fed.append(text)
+                segments += self._cut(final=False)
+            else:
+                segments += self._cut(final=False, skip=len(text))
+        return segments
+
     def flush(self) -> list[Segment]:
         """The stream pauses: return what can be spoken without the rest.
 
         Whole sentences, else clauses, else whole words of at least ``first_min_chars``;
-        an unfinished number, abbreviation, quotation or mark of markup is kept.
+        an unfinished number, abbreviation, quotation or mark of markup is kept, and
+        nothing of a thought comes out.
         """
         segments = self._cut(final=False)
         while end := self._cuts.release(self._spoken):
@@ -114,16 +133,23 @@ class Segmenter:
 
     def receive_eof(self) -> list[Segment]:
         """The text has ended: return everything that is left of it."""
-        segments = self._cut(final=True)
+        segments = self._take(self._splitter.receive_eof())
+        segments += self._cut(final=True)
         return segments + self._emit(len(self._spoken.text))
 
-    def _cut(self, *, final: bool) -> list[Segment]:
+    def _cut(self, *, final: bool, skip: int = 0) -> list[Segment]:
+        """Cut what there is.
+
+        ``skip``: so many characters behind it are left out, and a block ends there.
+        """
         segments: list[Segment] = []
         self._markup.feed("".join(self._fed))
         self._fed.clear()
         more = True
         while more:
-            more = self._markup.advance(final=final)
+            more = self._markup.advance(final=final or skip > 0)
+            if skip and not more:
+                self._markup.skip(skip)
             at_once = not self._markup.emphasized
             while end := self._cuts.find(
                 self._spoken, at_once=at_once, final=final and not more

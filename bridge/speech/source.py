@@ -4,7 +4,11 @@ from __future__ import annotations
 
 
 class Source:
-    """A window into the source: ``text`` begins at offset ``base``."""
+    """A window into the source: ``text`` begins at offset ``base``.
+
+    What was lexed is dropped when more comes, not at every step: a copy of the rest for
+    each mark in it would take time by the square of its length.
+    """
 
     __slots__ = ("_before", "base", "text")
 
@@ -21,6 +25,12 @@ class Source:
         self._before = (self._before + self.text[max(0, size - 2) : size])[-2:]
         self.text = self.text[size:]
         self.base += size
+
+    def skip(self, size: int) -> None:
+        """Drop what there is and the next ``size`` characters; a line begins there."""
+        self.base += len(self.text) + size
+        self.text = ""
+        self._before = "\n\n"
 
     def before(self, at: int) -> str:
         """The character before position ``at`` of ``text``, which may be -1 or 0."""

@@ -61,8 +61,8 @@ async def test_messages_by_subject_and_by_sequence(cell: Cell) -> None:
     second = await cell.jetstream.message(stream, 2)
     assert second is not None
     assert second.data == b""
-    assert second.stored_at <= last.stored_at
-    assert abs(second.stored_at - last.stored_at) < 60
+    assert second.stored_ns < last.stored_ns
+    assert last.stored_ns - second.stored_ns < 60_000_000_000
 
 
 async def test_a_stream_that_is_not_there(connection: Connection) -> None:

@@ -23,6 +23,8 @@ from bridge.bus.batch import (
 from bridge.bus.cell import Cell
 from bridge.bus.connection import Connection
 from bridge.errors import ConnectionLost, StreamUnavailable
+from bridge.events import JobIdentity
+from tests.bus.written import numbered_job
 
 
 def error(err_code: int, code: int = 400, **more: Any) -> dict[str, Any]:
@@ -67,27 +69,33 @@ def test_no_answer_is_too_odd(data: bytes) -> None:
     assert isinstance(parse_answer(data), Answer)
 
 
+#: Whatever 64 bits hold.
+IDENTITIES = st.builds(
+    JobIdentity, st.integers(1, 2**64 - 1), st.integers(0, 2**63 - 1)
+)
+
+
 @settings(deadline=None)
 @given(
-    st.sets(st.integers(1, 2**63), min_size=1, max_size=3),
+    st.sets(IDENTITIES, min_size=1, max_size=3),
     st.integers(1, 6),
     st.integers(1, 6),
     st.integers(0, MAX_REPAIRS),
 )
 def test_a_successor_can_name_every_older_batch(
-    job_seqs: set[int], attempt: int, later: int, repair: int
+    jobs: set[JobIdentity], attempt: int, later: int, repair: int
 ) -> None:
-    named = older_batches(job_seqs, attempt + later)
-    for job_seq in job_seqs:
-        batch = batch_id(job_seq, attempt, repair)
+    named = older_batches(jobs, attempt + later)
+    for job in jobs:
+        batch = batch_id(job, attempt, repair)
         assert batch in named
         assert len(batch) <= 64
-        assert batch_id(job_seq, attempt + later, repair) not in named
+        assert batch_id(job, attempt + later, repair) not in named
     assert len(named) == len(set(named))
 
 
 def test_a_first_attempt_closes_nothing() -> None:
-    assert older_batches([5], 1) == []
+    assert older_batches([numbered_job(5)], 1) == []
 
 
 class Answers:
@@ -116,12 +124,12 @@ class Answers:
 
 async def test_closing_what_was_never_open_is_harmless(cell: Cell) -> None:
     await cell.batches.close([])
-    await cell.batches.close(older_batches([1, 2], 4))
-    await cell.batches.close(older_batches([1, 2], 4))
+    await cell.batches.close(older_batches([numbered_job(1), numbered_job(2)], 4))
+    await cell.batches.close(older_batches([numbered_job(1), numbered_job(2)], 4))
 
 
 async def test_a_closed_batch_stores_nothing_more(cell: Cell) -> None:
-    batch = batch_id(9, 1, 0)
+    batch = batch_id(numbered_job(9), 1, 0)
     answers = Answers(cell.batches, batch)
     head = cell.batches.reply_head(batch)
     subject = cell.subjects.tokens("t", "one")
@@ -130,7 +138,7 @@ async def test_a_closed_batch_stores_nothing_more(cell: Cell) -> None:
     publish(subject, b"second", f"{head}2.1.$FI")
     cell.batches.send(Op.PING, batch, 2)
     assert (await answers.next(Op.PING)).verdict is Verdict.ALIVE
-    await cell.batches.close([batch, batch_id(9, 1, 1)])
+    await cell.batches.close([batch, batch_id(numbered_job(9), 1, 1)])
     publish(subject, b"stale", f"{head}3.1.$FI")
     cell.batches.send(Op.PING, batch, 3)
     assert (await answers.next(Op.PING)).verdict is Verdict.UNKNOWN
@@ -139,7 +147,7 @@ async def test_a_closed_batch_stores_nothing_more(cell: Cell) -> None:
 
 
 async def test_listeners_are_back_after_a_closing(cell: Cell) -> None:
-    batch = batch_id(9, 1, 0)
+    batch = batch_id(numbered_job(9), 1, 0)
     answers = Answers(cell.batches, batch)
     await cell.batches.close([batch])
     cell.batches.send(Op.PING, batch, 1)

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 
-from bridge.bus.cell import Cell
-from bridge.events import Control, Handover, encode
+from bridge.bus.cell import CANARY_EVERY_S, Cell
+from bridge.bus.connection import Connection
+from bridge.bus.streams import Lane
+from bridge.bus.writer import LogWriter
+from bridge.config import BusSettings
+from bridge.events import Control, Handover, JobIdentity, encode
 from bridge.subjects import ControlAddress
+from tests.bus.written import end, numbered_job, token, writer_on
 from tests.plain_client import eventually
 
 
@@ -23,10 +29,18 @@ async def test_the_last_event_of_a_log(cell: Cell) -> None:
 
 
 async def test_whether_a_job_is_still_queued(cell: Cell) -> None:
-    assert not await cell.job_is_stored(1)
+    assert not await cell.job_is_stored(JobIdentity(1, 0))
     await cell.connection.request(cell.subjects.job("t", "default"), b"job")
-    assert await cell.job_is_stored(1)
-    assert not await cell.job_is_stored(2)
+    found = await cell.jetstream.message(cell.names.jobs, 1)
+    assert found is not None
+    stored = JobIdentity(1, found.stored_ns)
+    assert await cell.job_is_stored(stored)
+    assert not await cell.job_is_stored(stored._replace(stream_seq=2))
+    for off in (-1, 1):
+        other = stored._replace(stored_ns=stored.stored_ns + off)
+        assert not await cell.job_is_stored(other)
+    await cell.jetstream.call(f"STREAM.DELETE.{cell.names.jobs}")
+    assert not await cell.job_is_stored(stored)
 
 
 async def test_a_dead_letter_is_stored_once(cell: Cell) -> None:
@@ -64,7 +78,7 @@ async def test_control_messages_are_heard_and_kept(cell: Cell) -> None:
     found = await cell.kept_control("t", "request", "one")
     assert found is not None
     assert found[0] == control
-    assert abs(found[1] - time.time()) < 60
+    assert abs(found[1] / 1e9 - time.time()) < 60
     assert await cell.kept_control("t", "request", "other") is None
     assert await cell.kept_control("other", "request", "one") is None
 
@@ -89,3 +103,29 @@ async def test_junk_on_control_subjects_is_passed_over(cell: Cell) -> None:
 async def test_a_cell_shows_its_prefix(cell: Cell, prefix: str) -> None:
     assert repr(cell) == f"<Cell {prefix} logs=0>"
     assert await cell.missing_streams() == []
+
+
+async def test_the_canary_is_a_log_that_is_open(
+    connection: Connection, bus_settings: BusSettings, prefix: str
+) -> None:
+    """What is over, or was not begun, says nothing of the stream."""
+    cell = Cell(connection, bus_settings, prefix, now=lambda: now)
+    now = 100.0
+    await cell.ensure([Lane("default", 2.0)], "create")
+    await cell.open()
+    over, idle = writer_on(cell), writer_on(cell, id="idle", job=numbered_job(2))
+    await over.commit(end(1))
+    running = writer_on(cell, id="running", job=numbered_job(3))
+    later = writer_on(cell, id="later", job=numbered_job(4))
+    for writer in (running, later):
+        writer.append(token(1))
+        await writer.prove_start()
+    pinged: list[LogWriter] = []
+    for writer in (over, idle, running, later):
+        writer.ping = partial(pinged.append, writer)  # type: ignore[method-assign]
+    for _ in range(3):
+        now += CANARY_EVERY_S + 0.1
+        cell.sweep(now)
+    assert pinged == [running] * 3
+    for writer in (over, idle, running, later):
+        writer.close()

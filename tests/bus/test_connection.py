@@ -28,6 +28,7 @@ from bridge.bus.connection import Connection
 from bridge.bus.options import redact, tls_context
 from bridge.config import NatsSettings, Secret
 from bridge.errors import ConnectionLost, SetupError, StreamUnavailable
+from tests.cable import Cable
 from tests.plain_client import barrier, eventually, quiet_port
 from tests.servers import NatsServer
 
@@ -211,6 +212,25 @@ async def test_what_may_wait_waits_no_longer_than_for_a_sweep(
     connection.publish_along(prefix, b"1")
     connection.sweep()
     assert [message.data for message in await heard.count(1)] == [b"1"]
+
+
+async def test_what_may_wait_is_lost_with_the_connection(
+    nats_server: NatsServer, prefix: str
+) -> None:
+    """An acknowledgement that waits would meet another stream behind the next one."""
+    heard = Heard()
+    async with Cable(nats_server.port) as cable, connected(cable.url) as connection:
+        await connection.subscribe(f"{prefix}.*", heard.take)
+        connection.publish_along(f"{prefix}.a", b"1")
+        await cable.pull()
+        await cable.plug_in()
+
+        async def back() -> bool:
+            return connection.connected and connection.reconnects > 0
+
+        await eventually(back)
+        connection.publish(f"{prefix}.b", b"2")
+        assert [message.data for message in await heard.count(1)] == [b"2"]
 
 
 async def test_what_may_wait_is_written_at_the_end(

@@ -29,9 +29,10 @@ from bridge.job import Settlement
 from tests.plain_client import eventually
 
 REPLIES = {
-    "$JS.ACK.S.C.3.17.9.1700000000123456789.5": (3, 17, 1700000000.1234567),
-    "$JS.ACK._.acc.S.C.1.2.3.1500000000.0": (1, 2, 1.5),
-    "$JS.ACK.hub.acc.S.C.1.2.3.1500000000.0.token": (1, 2, 1.5),
+    "$JS.ACK.S.C.3.17.9.1700000000123456789.5": (3, 17, 1700000000123456789),
+    "$JS.ACK.S.C.3.17.9.1700000000123456788.5": (3, 17, 1700000000123456788),
+    "$JS.ACK._.acc.S.C.1.2.3.1500000001.0": (1, 2, 1500000001),
+    "$JS.ACK.hub.acc.S.C.1.2.3.1500000001.0.token": (1, 2, 1500000001),
 }
 
 
@@ -41,12 +42,12 @@ def message(reply: str) -> Msg:
 
 @pytest.mark.parametrize(("reply", "numbers"), REPLIES.items())
 def test_a_reply_says_which_delivery_it_is(
-    reply: str, numbers: tuple[int, int, float]
+    reply: str, numbers: tuple[int, int, int]
 ) -> None:
     delivery = parse_delivery(message(reply), "default")
     assert delivery is not None
-    assert (delivery.attempt, delivery.stream_seq) == numbers[:2]
-    assert delivery.stored_at == pytest.approx(numbers[2])
+    assert (delivery.attempt, *delivery.identity) == numbers
+    assert delivery.stored_at == pytest.approx(numbers[2] / 1e9)
     assert delivery.reply == reply
     assert delivery.lane == "default"
     assert delivery.data == b"data"
@@ -325,7 +326,7 @@ async def test_settling_without_a_connection_is_no_error(
     cell: Cell, caplog: pytest.LogCaptureFixture
 ) -> None:
     connection = Connection(cell.settings, name="closed")
-    delivery = Delivery("s", b"", "$JS.ACK.S.C.1.7.3.15.0", "default", 7, 1, 0.0)
+    delivery = Delivery("s", b"", "$JS.ACK.S.C.1.7.3.15.0", "default", 7, 1, 0)
     settle(connection, delivery, Settlement.ACK)
     assert "job 7 could not be settled" in caplog.text
     await asyncio.sleep(0)

@@ -43,13 +43,18 @@ async def taken_job(cell: Cell) -> tuple[Delivery, LanePull, list[Delivery]]:
     return jobs[0], pull, jobs
 
 
+def fail() -> None:
+    """For renewals that are heard, or that are never sent."""
+    raise AssertionError("nobody serves the consumer")
+
+
 async def test_an_answer_extends_from_the_time_of_asking(cell: Cell) -> None:
     delivery, pull, _ = await taken_job(cell)
     now = 100.0
     leases = Leases(cell.connection, lambda: now)
     await leases.open()
     heard: list[float] = []
-    leases.renew(delivery, heard.append)
+    leases.renew(delivery, heard.append, fail)
     now = 107.0
 
     async def answered() -> bool:
@@ -69,7 +74,7 @@ async def test_renewals_keep_a_job_claimed(cell: Cell) -> None:
     until = time.monotonic() + 4.5
 
     async def renewed_for_long() -> bool:
-        leases.renew(delivery, lease.extend)
+        leases.renew(delivery, lease.extend, fail)
         if not pull.reserved:
             pull.ask(1)
         pull.sweep(time.monotonic())
@@ -95,19 +100,21 @@ async def test_what_is_not_answered_is_forgotten(cell: Cell) -> None:
     await leases.open()
     heard: list[float] = []
     silent = "$JS.ACK.NOWHERE.default.1.1.1.1.0"
-    delivery = Delivery("s", b"", silent, "default", 1, 1, 0.0)
-    leases.renew(delivery, heard.append)
+    delivery = Delivery("s", b"", silent, "default", 1, 1, 0)
+    unheard: list[str] = []
+    leases.renew(delivery, heard.append, lambda: unheard.append("no consumer"))
     leases.sweep(101.0, 2.0)
     await cell.connection.flush()
     leases.sweep(103.0, 2.0)
     assert "unanswered=0" in repr(leases)
     assert heard == []
+    assert unheard == ["no consumer"]
 
 
 async def test_without_a_connection_nothing_is_sent(cell: Cell) -> None:
     leases = Leases(cell.connection, lambda: 100.0)
     await leases.open()
     await cell.connection.close()
-    delivery = Delivery("s", b"", "$JS.ACK.S.C.1.1.1.1.0", "default", 1, 1, 0.0)
-    leases.renew(delivery, lambda _: None)
+    delivery = Delivery("s", b"", "$JS.ACK.S.C.1.1.1.1.0", "default", 1, 1, 0)
+    leases.renew(delivery, lambda _: None, fail)
     assert "unanswered=0" in repr(leases)

@@ -14,6 +14,7 @@ from tests.bus.written import (
     MakeWriter,
     end,
     numbered,
+    numbered_job,
     stored,
     swept_cell,
     token,
@@ -31,7 +32,7 @@ async def test_a_gap_is_repaired(cell: Cell, writer_of: MakeWriter) -> None:
         if n == 100:
             await writer.prove_start()
             # A message too many: what would come where one was lost on the way.
-            head = cell.batches.reply_head(batch_id(1, 1, 0))
+            head = cell.batches.reply_head(batch_id(numbered_job(1), 1, 0))
             subject = cell.subjects.batch
             cell.connection.publish(subject, b"", f"{head}150.1.$FI")
         if n % 10 == 0:
@@ -56,7 +57,7 @@ async def test_a_batch_that_somebody_closed_is_begun_anew(
         writer.append(payload)
     await writer.prove_start()
     async with swept_cell(nats_server.url, prefix) as other:
-        await other.batches.close([batch_id(1, 1, 0)])
+        await other.batches.close([batch_id(numbered_job(1), 1, 0)])
     if when == "silent":
 
         async def noticed() -> bool:
@@ -80,7 +81,7 @@ async def test_the_commit_itself_is_repaired(
     writer.append(token(1))
     await writer.prove_start()
     async with swept_cell(nats_server.url, prefix) as other:
-        await other.batches.close([batch_id(1, 1, 0)])
+        await other.batches.close([batch_id(numbered_job(1), 1, 0)])
     async with asyncio.timeout(20):
         await writer.commit(end(2))
     assert await stored(cell) == [token(1), end(2)]
@@ -99,7 +100,7 @@ async def test_a_log_that_breaks_for_ever_is_left(
         async with asyncio.timeout(60):
             while not told:
                 repair = min(writer.repairs, MAX_REPAIRS)
-                await other.batches.close([batch_id(1, 1, repair)])
+                await other.batches.close([batch_id(numbered_job(1), 1, repair)])
                 seq += 1
                 writer.append(token(seq))
                 await asyncio.sleep(0.01)
@@ -117,7 +118,9 @@ async def test_a_newer_attempt_fences(
     stale.append(token(1))
     await stale.prove_start()
     async with swept_cell(nats_server.url, prefix) as other:
-        await other.batches.close([batch_id(1, 1, n) for n in range(MAX_REPAIRS + 1)])
+        await other.batches.close(
+            [batch_id(numbered_job(1), 1, n) for n in range(MAX_REPAIRS + 1)]
+        )
         last = await other.last_stored("t", "one")
         assert last is not None
         owner = writer_on(other, attempt=2, stored=1, last_seq=last.seq)
@@ -140,7 +143,7 @@ async def test_without_the_lease_nothing_is_repaired(
     await writer.prove_start()
     mine = False
     async with swept_cell(nats_server.url, prefix) as other:
-        await other.batches.close([batch_id(1, 1, 0)])
+        await other.batches.close([batch_id(numbered_job(1), 1, 0)])
     with pytest.raises(Fenced, match="lease"):
         await writer.commit(end(2))
     assert await stored(cell) == [token(1)]

@@ -105,7 +105,7 @@ async def test_what_a_deployment_may_choose(
         stream_storage="memory",
         tokens_max_age_s=7200.0,
         jobs_max_count=7,
-        jobs_max_age_s=60.0,  # less than the window for repeats
+        jobs_max_age_s=3660.0,  # half the log's age and a minute
         max_job_bytes=1000,
         jobs_stream_name=f"{prefix}-queue",
     )
@@ -114,6 +114,7 @@ async def test_what_a_deployment_may_choose(
     jobs = await setting.config(f"{prefix}-queue")
     assert (jobs["storage"], jobs["max_msgs"]) == ("memory", 7)
     assert jobs["max_msg_size"] == 1000
+    assert jobs["max_age"] == 3660 * 10**9
     tokens = await setting.config(f"{prefix.upper()}_TOKENS")
     assert tokens["max_age"] == 2 * HOUR_NS
     # Storage, counts and a longer age are never held against what stands.
@@ -132,6 +133,11 @@ BROKEN: dict[str, tuple[str, dict[str, Any], str]] = {
     "tokens kept for a minute": ("tokens", MINUTE, "max_age"),
     "tokens, a few each": ("tokens", {"max_msgs_per_subject": 10}, "max_msgs_per"),
     "jobs with a limit lower": ("jobs", {"max_msg_size": 100}, "max_msg_size"),
+    "jobs kept for a minute": (
+        "jobs",
+        MINUTE,
+        "max_age is 60 s, must be at least 1,860 s (the longest deadline",
+    ),
     "jobs that discard old": ("jobs", {"discard": "old"}, "discard"),
     "control with a history": ("control", {"max_msgs_per_subject": 5}, "per_subject"),
     "control kept for a minute": ("control", MINUTE, "max_age"),
@@ -315,21 +321,24 @@ def test_names_follow_the_prefix() -> None:
     assert StreamNames.of(BusSettings(), "a-b").jobs == "A-B_JOBS"
 
 
+NS = 10**9
+
+
 @pytest.mark.parametrize(
     ("standing", "differs"),
     [
-        ({"a": 1, "age": 10}, []),
-        ({"a": 1, "age": 11}, []),
+        ({"a": 1, "max_age": 10 * NS}, []),
+        ({"a": 1, "max_age": 11 * NS}, []),
         ({"a": 1}, []),  # no limit at all
-        ({"a": 1, "age": -1}, []),
-        ({"a": 1, "age": 9}, ["age"]),
-        ({"a": 2, "age": 9}, ["a", "age"]),
-        ({"age": 10}, ["a"]),
+        ({"a": 1, "max_age": -1}, []),
+        ({"a": 1, "max_age": 10 * NS - 1}, ["max_age"]),
+        ({"a": 2, "max_age": 9 * NS}, ["a", "max_age"]),
+        ({"max_age": 10 * NS}, ["a"]),
         ({"a": 1, "other": 5}, []),
     ],
 )
 def test_differences(standing: dict[str, Any], differs: list[str]) -> None:
-    blueprint = Blueprint(
-        {"name": "X", "a": 1, "age": 10, "off": False}, ("a", "off"), ("age",)
-    )
+    # What a deployment sets is more than what is needed.
+    config = {"name": "X", "a": 1, "max_age": 20 * NS, "off": False}
+    blueprint = Blueprint(config, ("a", "off"), min_age_s=10, min_age_why="why")
     assert list(blueprint.differences(standing)) == differs

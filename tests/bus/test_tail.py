@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
+
+import pytest
 
 from bridge.bus.cell import Cell
 from bridge.bus.tail import MAX_UNPROVEN_BYTES, PING_EVERY_EVENTS
@@ -58,6 +61,57 @@ async def test_a_slow_server_holds_the_reader_back(
         async with asyncio.timeout(20):
             await writer.commit(end(seq + 1))
         assert len(await stored(cell)) == seq + 1
+
+
+LARGE = {"60 kB": (60_000, 50), "30 kB": (30_000, 120), "17 kB": (17_000, 200)}
+
+
+@pytest.mark.parametrize(("size", "count"), LARGE.values(), ids=LARGE.keys())
+async def test_large_events_flow_as_fast_as_they_are_stored(
+    cell: Cell, writer_of: MakeWriter, size: int, count: int
+) -> None:
+    """Whoever waits for room gets it from the bus, not from the next ping."""
+    writer = writer_of()
+    room = asyncio.Event()
+    writer.on_room = room.set
+    writer.append(token(1))
+    await writer.prove_start()
+    began = time.monotonic()
+    waited = 0
+    for seq in range(2, count):
+        writer.append(token(seq, text="y" * size))
+        if writer.full:
+            waited += 1
+            room.clear()
+            async with asyncio.timeout(20):
+                await room.wait()
+    await writer.commit(end(count))
+    # Some 3 MB; the pings that keep a batch alive are 4 s apart.
+    assert waited
+    assert time.monotonic() - began < 4
+    assert writer.repairs == 0
+    assert len(await stored(cell)) == count
+
+
+async def test_room_is_made_by_what_is_stored_of_this_batch(
+    cell: Cell, writer_of: MakeWriter
+) -> None:
+    """Speech in between is counted too, and an event that is not ours proves none."""
+    writer = writer_of()
+    for seq in (1, 2, 3):
+        writer.append(token(seq))
+        writer.append_speech(b'{"seq":%d,"attempt":1}' % seq)
+    writer.tail.prove_up_to(token(2, attempt=2))
+    assert len(writer.tail.unproven) == 6
+    writer.tail.prove_up_to(token(2))
+    assert list(writer.tail.unproven) == [
+        (writer.tail.speech, b'{"seq":2,"attempt":1}'),
+        (writer.tail.subject, token(3)),
+        (writer.tail.speech, b'{"seq":3,"attempt":1}'),
+    ]
+    await writer.prove_start()
+    await writer.commit(end(4))
+    assert await stored(cell) == numbered(4)
 
 
 async def test_speech_rides_in_the_same_batch(

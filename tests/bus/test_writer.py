@@ -17,6 +17,7 @@ from tests.bus.written import (
     MakeWriter,
     end,
     numbered,
+    numbered_job,
     stored,
     swept_cell,
     token,
@@ -65,13 +66,13 @@ async def test_a_log_that_is_not_empty_refuses_the_start(
     first = writer_of()
     await first.commit(end(1))
     told: list[Exception] = []
-    late = writer_of(job_seq=2)
+    late = writer_of(job=numbered_job(2))
     late.on_failed = told.append
     late.append(token(1))
     with pytest.raises(StartRefused):
         await late.prove_start()
     assert len(told) == 1
-    lone = writer_of(job_seq=3)
+    lone = writer_of(job=numbered_job(3))
     with pytest.raises(StartRefused):
         await lone.commit(end(1))
     assert late.state is lone.state is WriterState.FAILED
@@ -86,7 +87,7 @@ async def test_the_next_attempt_goes_on_behind_the_last_event(
     first.append(token(2))
     await first.prove_start()
     first.close()
-    await cell.batches.close([batch_id(1, 1, 0)])
+    await cell.batches.close([batch_id(numbered_job(1), 1, 0)])
     last = await cell.last_stored("t", "one")
     assert last is not None
     wrong = writer_of(attempt=2, stored=2, last_seq=last.seq - 1)
@@ -103,7 +104,7 @@ async def test_the_next_attempt_goes_on_behind_the_last_event(
 
 async def test_many_logs_at_once(cell: Cell, writer_of: MakeWriter) -> None:
     async def write(n: int) -> None:
-        writer = writer_of(id=f"r{n}", job_seq=n)
+        writer = writer_of(id=f"r{n}", job=numbered_job(n))
         for seq in range(1, 50):
             writer.append(token(seq))
             if seq % 7 == 0:
@@ -130,13 +131,13 @@ async def test_over_the_servers_limit_of_batches(tmp_path: Path, prefix: str) ->
             first = writer_on(cell)
             first.append(token(1))
             await first.prove_start()
-            late = writer_on(cell, id="late", job_seq=2)
+            late = writer_on(cell, id="late", job=numbered_job(2))
             late.append(token(1))
             with pytest.raises(TooManyBatches):
                 await late.prove_start()
             late.close()
             await first.commit(end(2))
-            again = writer_on(cell, id="late", job_seq=2)
+            again = writer_on(cell, id="late", job=numbered_job(2))
             again.append(token(1))
             await again.prove_start()
             await again.commit(end(2))

@@ -12,7 +12,16 @@ from bridge.bus.connection import Connection
 from bridge.bus.streams import Lane
 from bridge.bus.writer import LogWriter
 from bridge.config import BusSettings
-from bridge.events import Cancelled, Event, Timings, Token, encode
+from bridge.events import Cancelled, Event, JobIdentity, Timings, Token, encode
+
+#: When the jobs of these tests were stored, in ns.
+STORED_NS = 1_700_000_000_123_456_789
+
+
+def numbered_job(seq: int) -> JobIdentity:
+    """The job with a sequence."""
+    return JobIdentity(seq, STORED_NS)
+
 
 MakeWriter = Callable[..., LogWriter]
 
@@ -75,7 +84,7 @@ def writer_on(cell: Cell, **options: Any) -> LogWriter:
     values: dict[str, Any] = {
         "tenant": "t",
         "id": "one",
-        "job_seq": 1,
+        "job": numbered_job(1),
         "attempt": 1,
         "stored": 0,
         "stored_speech": 0,

@@ -145,7 +145,7 @@ async def test_what_an_unknown_type_voids_is_told_beside_the_next_event(
         await bus.live(*first[2:])
         assert [await anext(stream) for _ in first] == first
         assert stream.text == "Hello wo"
-        noise = b'{"type":"skipped","id":"silent","seq":3,"attempt":2,"count":1}'
+        noise = b'{"type":"hint","id":"silent","seq":3,"attempt":2,"count":1}'
         await bus.connection.request(subject, noise)
         author.attempt = 2
         end = author.completed()

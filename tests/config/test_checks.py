@@ -26,6 +26,9 @@ IN_THE_ENVIRONMENT = [
     ("NATS_URL", "nats://a:port", "nats_url: 'nats://a:port' is no URL"),
     ("NATS_URL", "", "nats_url: '' must start with nats"),
     ("NATS_CERT_FILE", "c.pem", "nats_cert_file and nats_key_file go together"),
+    ("JOBS_MAX_AGE_S", "1859", "jobs_max_age_s: 1,859 s are too short"),
+    ("JOBS_MAX_AGE_S", "60", "at least 1,860 s, please"),
+    ("TOKENS_MAX_AGE_S", "604800", "for its deadline, 302,400 s at most"),
     ("DEADLINE_S", "3000", "deadline_s: at most half of tokens_max_age_s"),
 ]
 

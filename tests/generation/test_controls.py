@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import pytest
+
 from bridge.bus.cell import Cell
 from bridge.bus.connection import Connection
+from bridge.bus.jobs import Delivery
 from bridge.config import BusSettings
 from bridge.events import Control
 from bridge.generation.controls import (
     MAX_REMEMBERED,
     REMEMBER_S,
+    Effect,
     Heard,
     HeardCancels,
     Key,
+    effect,
 )
 from bridge.subjects import ControlAddress
 
@@ -69,3 +74,35 @@ async def test_no_more_than_so_many() -> None:
     assert repr(heard) == f"<HeardCancels {MAX_REMEMBERED}>"
     assert heard.of(key(here, "r1")) == []
     assert heard.of(key(here, "r2")) == [cancel(2.0)]
+
+
+S = 1_000_000_000
+HEARD_NS, BOUND_NS = 1000 * S, S // 1000
+
+# (about, before, the job's sequence, how long it was stored before the hearing in ns)
+EFFECTS = [
+    ("request", None, 5, 0, Effect.CANCEL),
+    ("request", None, 5, -60 * S, Effect.CANCEL),
+    # Heard late, it may have been sent before the job was.
+    ("session", None, 5, 60 * S, Effect.CANCEL),
+    ("session", None, 5, 5 * S + BOUND_NS + 1, Effect.CANCEL),
+    ("session", None, 5, 5 * S + BOUND_NS, Effect.LOOK),
+    ("session", None, 5, 0, Effect.LOOK),
+    ("session", None, 5, -60 * S, Effect.LOOK),
+    # Of one stream the sequence tells, as far as it is one.
+    ("session", 6, 5, 60 * S, Effect.CANCEL),
+    ("session", 6, 5, BOUND_NS + 1, Effect.CANCEL),
+    ("session", 6, 5, BOUND_NS, Effect.LOOK),
+    ("session", 6, 5, -S, Effect.LOOK),
+    ("session", 6, 6, 60 * S, Effect.NONE),
+    ("session", 6, 7, 60 * S, Effect.NONE),
+]
+
+
+@pytest.mark.parametrize(("kind", "before", "seq", "age_ns", "expected"), EFFECTS)
+def test_what_a_cancel_does_that_was_heard(
+    kind: str, before: int | None, seq: int, age_ns: int, expected: Effect
+) -> None:
+    delivery = Delivery("", b"", "", "default", seq, 1, HEARD_NS - age_ns)
+    control = Control("cancel", "barge-in", before)
+    assert effect(kind, control, delivery, HEARD_NS, BOUND_NS) is expected

@@ -12,12 +12,14 @@ from bridge.generation.dead import cut_to_fit, dead_letter_headers
 
 
 def delivery(subject: str = "llm.jobs.t.default", stream_seq: int = 7) -> Delivery:
-    return Delivery(subject, b"job", "reply", "default", stream_seq, 3, 1_700_000_000.5)
+    return Delivery(
+        subject, b"job", "reply", "default", stream_seq, 3, 1_700_000_000_500_000_000
+    )
 
 
 def test_what_the_headers_say() -> None:
     assert dead_letter_headers("invalid_job", "no id", delivery()) == {
-        "Nats-Msg-Id": "dead/default/7/1700000000.500000",
+        "Nats-Msg-Id": "dead/default/7/1700000000500000000",
         "Tokenbridge-Code": "invalid_job",
         "Tokenbridge-Message": "no id",
         "Tokenbridge-Subject": "llm.jobs.t.default",

@@ -15,7 +15,7 @@ from bridge.bus.connection import Connection
 from bridge.bus.jobs import Delivery
 from bridge.bus.streams import Lane
 from bridge.config import BusSettings
-from bridge.events import Control
+from bridge.events import Control, JobIdentity
 from bridge.generation.claim import cancels_session_job
 from bridge.generation.session import SUPERSEDED, supersede
 from tests.servers import NatsServer
@@ -34,10 +34,10 @@ async def cell(nats_server: NatsServer, prefix: str) -> AsyncIterator[Cell]:
     await connection.close()
 
 
-async def kept(cell: Cell) -> tuple[Control, float]:
+async def kept(cell: Cell) -> tuple[Control, int]:
     found = await cell.kept_control(TENANT, "session", SESSION)
     assert found is not None
-    return found.control, found.stored_at
+    return found.control, found.stored_ns
 
 
 async def job(cell: Cell) -> Delivery:
@@ -47,7 +47,12 @@ async def job(cell: Cell) -> Delivery:
     seq = json.loads(answer.data)["seq"]
     stored = await cell.jetstream.message(cell.names.jobs, seq)
     assert stored is not None
-    return Delivery(subject, b"{}", "", "default", seq, 1, stored.stored_at)
+    return Delivery(subject, b"{}", "", "default", seq, 1, stored.stored_ns)
+
+
+def past(seq: int) -> JobIdentity:
+    """A job with a sequence that was stored long before any control message."""
+    return JobIdentity(seq, seq)
 
 
 async def keep(cell: Cell, control: Control) -> None:
@@ -57,7 +62,7 @@ async def keep(cell: Cell, control: Control) -> None:
 
 
 async def test_the_first_of_a_session(cell: Cell) -> None:
-    assert await supersede(cell, TENANT, SESSION, 7) is False
+    assert await supersede(cell, TENANT, SESSION, past(7)) is False
     assert (await kept(cell))[0] == Control("cancel", SUPERSEDED, before=7)
 
 
@@ -65,7 +70,7 @@ async def test_the_first_of_a_session(cell: Cell) -> None:
 async def test_one_after_the_other(cell: Cell, order: tuple[int, ...]) -> None:
     highest = 0
     for seq in order:
-        newer = await supersede(cell, TENANT, SESSION, seq)
+        newer = await supersede(cell, TENANT, SESSION, past(seq))
         assert newer is (seq < highest)
         highest = max(highest, seq)
         assert (await kept(cell))[0].before == highest
@@ -74,7 +79,7 @@ async def test_one_after_the_other(cell: Cell, order: tuple[int, ...]) -> None:
 async def test_all_at_once(cell: Cell) -> None:
     """Those that lost are told by the one that won, or see it stand there."""
     newer = await asyncio.gather(
-        *(supersede(cell, TENANT, SESSION, n) for n in range(1, 13))
+        *(supersede(cell, TENANT, SESSION, past(n)) for n in range(1, 13))
     )
     assert newer[-1] is False
     assert (await kept(cell))[0].before == 12
@@ -82,7 +87,7 @@ async def test_all_at_once(cell: Cell) -> None:
 
 async def test_the_same_again_changes_nothing(cell: Cell) -> None:
     for _ in range(2):
-        assert await supersede(cell, TENANT, SESSION, 7) is False
+        assert await supersede(cell, TENANT, SESSION, past(7)) is False
     assert (await kept(cell))[0].before == 7
 
 
@@ -91,7 +96,7 @@ async def test_a_cancel_of_the_sessions_past_gives_way(cell: Cell) -> None:
     older = await job(cell)
     await keep(cell, Control("cancel", "barge-in"))
     newest = await job(cell)
-    assert await supersede(cell, TENANT, SESSION, newest.stream_seq) is False
+    assert await supersede(cell, TENANT, SESSION, newest.identity) is False
     control, at = await kept(cell)
     assert control.before == newest.stream_seq
     assert cancels_session_job(control, older, at)
@@ -102,7 +107,7 @@ async def test_a_cancel_that_ends_the_new_one_too_stays(cell: Cell) -> None:
     """It may end jobs that came later still, which ``before`` would let live."""
     own, later = await job(cell), await job(cell)
     await keep(cell, Control("cancel", "barge-in"))
-    assert await supersede(cell, TENANT, SESSION, own.stream_seq) is False
+    assert await supersede(cell, TENANT, SESSION, own.identity) is False
     control, at = await kept(cell)
     assert control == Control("cancel", "barge-in")
     assert cancels_session_job(control, own, at)
@@ -111,20 +116,20 @@ async def test_a_cancel_that_ends_the_new_one_too_stays(cell: Cell) -> None:
 
 async def test_a_job_that_has_ended_supersedes_nobody_any_more(cell: Cell) -> None:
     await keep(cell, Control("cancel", "barge-in"))
-    assert await supersede(cell, TENANT, SESSION, 7) is False
+    assert await supersede(cell, TENANT, SESSION, past(7)) is False
     assert (await kept(cell))[0] == Control("cancel", "barge-in")
 
 
 async def test_what_is_no_cancel_gives_way(cell: Cell) -> None:
     await keep(cell, Control("pause"))
-    assert await supersede(cell, TENANT, SESSION, 7) is False
+    assert await supersede(cell, TENANT, SESSION, past(7)) is False
     assert (await kept(cell))[0].before == 7
 
 
 async def test_sessions_and_tenants_have_their_own(cell: Cell) -> None:
-    await supersede(cell, TENANT, SESSION, 9)
-    await supersede(cell, TENANT, "another", 3)
-    await supersede(cell, "acme", SESSION, 5)
+    await supersede(cell, TENANT, SESSION, past(9))
+    await supersede(cell, TENANT, "another", past(3))
+    await supersede(cell, "acme", SESSION, past(5))
     for tenant, session, before in (
         (TENANT, SESSION, 9),
         (TENANT, "another", 3),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,7 +13,12 @@ from hypothesis import strategies as st
 
 from bridge.bus.api import StoredMessage
 from bridge.events import Started, Token
-from bridge.generation.voice import Spoken, Voice
+from bridge.generation.voice import (
+    MAX_BACKLOG_CHARS,
+    MAX_TURN_CHARS,
+    Spoken,
+    Voice,
+)
 from bridge.history import History
 from bridge.speech import SpeechOptions, speech_options
 
@@ -35,6 +42,7 @@ class Stage:
         options: SpeechOptions | None = None,
     ) -> None:
         self.now = 100.0
+        self.owned = True
         self.log: list[bytes] = []
         self.seq = 1
         self.voice = Voice(
@@ -44,6 +52,7 @@ class Stage:
             attempt,
             spoken or Spoken(),
             lambda: self.now,
+            lambda: self.owned,
         )
 
     def hear(self, *deltas: str) -> None:
@@ -233,6 +242,179 @@ def test_a_resumption_in_the_log_of_a_sentence_that_was_held() -> None:
     second.voice.end()
     said = " ".join(first.segments + second.segments)
     assert said == "One sentence stands here. And another"
+
+
+# What one turn of the loop cannot take
+
+
+class Turns(Stage):
+    """A stage that notes how many characters the segmenter took in each turn."""
+
+    def __init__(self, **how: Any) -> None:
+        super().__init__(**how)
+        self.turns: list[int] = []
+        self._took = 0
+        self._watch()
+
+    def _watch(self) -> None:
+        receive = self.voice._segmenter.receive
+
+        def counted(seq: int, text: str) -> Any:
+            self._took += len(text)
+            return receive(seq, text)
+
+        self.voice._segmenter.receive = counted  # type: ignore[method-assign]
+
+    async def play(self, until: Callable[[], bool]) -> None:
+        """Turn the loop until ``until``."""
+        while not until():
+            self.turns.append(self._took)
+            self._took = 0
+            await asyncio.sleep(0)
+        self.turns.append(self._took)
+
+
+LONG = " ".join([TEXT] * 80)
+
+
+@pytest.mark.parametrize("size", [1, 4, 1000, 5000, len(LONG)])
+async def test_much_at_once_is_cut_a_bit_each_turn_to_the_same_segments(
+    size: int,
+) -> None:
+    whole = Stage()
+    for at in range(0, len(LONG), 500):
+        whole.hear(LONG[at : at + 500])
+        await whole.voice.drained()
+    whole.voice.end()
+    stage = Turns()
+    stage.hear(*pieces(LONG, size))
+    assert stage.voice.busy
+    await stage.play(lambda: not stage.voice.busy)
+    await stage.voice.drained()
+    stage.voice.end()
+    assert stage.segments == whole.segments
+    assert max(stage.turns) <= MAX_TURN_CHARS
+    assert sum(stage.turns) == len(LONG)
+    for event in stage.events[:-1]:
+        assert event["first"] == 2 + event["start"] // size
+        assert event["last"] == 2 + (event["end"] - 1) // size
+
+
+async def test_others_run_between_two_turns() -> None:
+    stage = Stage()
+    stage.hear("x " * 200_000)
+    beats = 0
+    while stage.voice.busy:
+        beats += 1
+        await asyncio.sleep(0)
+    assert beats >= 400_000 // MAX_TURN_CHARS
+
+
+@pytest.mark.parametrize("how", ["cancelled", "failed"])
+async def test_another_end_drops_what_is_put_off(how: str) -> None:
+    stage = Stage()
+    stage.hear(LONG)
+    await asyncio.sleep(0)
+    said = len(stage.segments)
+    getattr(stage.voice, how)("x")
+    assert stage.events[-1]["type"] == how
+    for _ in range(50):
+        await asyncio.sleep(0)
+    assert len(stage.events) == said + 1
+    assert not stage.voice.busy
+
+
+async def test_nothing_put_off_is_published_without_the_lease() -> None:
+    stage = Stage()
+    stage.hear(LONG)
+    stage.owned = False
+    await asyncio.wait_for(stage.voice.drained(), 10)
+    assert stage.events == []
+
+
+async def test_a_closed_voice_says_nothing_more() -> None:
+    stage = Stage()
+    stage.hear(LONG)
+    stage.voice.close()
+    stage.voice.close()
+    await asyncio.sleep(0)
+    assert stage.events == []
+
+
+async def test_what_publishing_raises_later_reaches_who_waits_and_who_goes_on() -> None:
+    stage = Stage()
+
+    def refuse(payload: bytes) -> None:
+        raise ValueError("closed")
+
+    stage.voice._append = refuse
+    stage.hear(LONG)
+    with pytest.raises(ValueError, match="closed"):
+        await asyncio.wait_for(stage.voice.drained(), 10)
+    with pytest.raises(ValueError, match="closed"):
+        stage.hear("more")
+    assert stage.voice.busy
+
+
+async def test_a_resumption_keeps_its_place_and_a_restart_voids_what_waits() -> None:
+    stage = Stage()
+    stage.hear(LONG)
+    stage.voice.resume("continue", "backend_failure")
+    stage.hear(" And then it went on for a while. Really.")
+    await stage.voice.drained()
+    stage.voice.end()
+    kinds = [event["type"] for event in stage.events]
+    at = kinds.index("resumed")
+    assert stage.events[at]["after"] == at
+    assert stage.events[at - 1]["end"] > len(LONG) - 300
+    assert "And then it went on for a while." in stage.segments
+
+    stage = Stage()
+    stage.hear(LONG)
+    stage.voice.resume("restart", "backend_failure")
+    assert stage.events[-1]["mode"] == "restart"
+    assert not stage.voice.busy
+    stage.hear("Now it is another text. Yes.")
+    await stage.voice.drained()
+    stage.voice.end()
+    assert stage.segments == ["Now it is another text.", "Yes."]
+
+
+async def test_a_long_replay_takes_many_turns_and_new_tokens_wait_behind_it() -> None:
+    text = "x" * 59_000 + ". Then it was over. And more"
+    said = Spoken()
+    said.seq, said.end = 7, 59_001
+    stage = Turns(spoken=said, attempt=2)
+    stage.voice.replay(history(list(text)))
+    stage.seq = len(text) + 1
+    stage.hear(" came. Bye now. Really.")
+    await stage.play(lambda: not stage.voice.busy)
+    stage.voice.end()
+    assert stage.segments == ["Then it was over.", "And more came.", "Bye now. Really."]
+    assert max(stage.turns) <= MAX_TURN_CHARS
+    assert len(stage.turns) > 59_000 // MAX_TURN_CHARS
+
+
+async def test_a_large_backlog_asks_for_room_and_says_when_there_is() -> None:
+    stage = Stage()
+    rooms = []
+    stage.voice.on_room = lambda: rooms.append(stage.voice.full)
+    stage.hear("word " * (MAX_BACKLOG_CHARS // 5))
+    full = [stage.voice.full]
+    stage.hear("word " * 100)
+    full.append(stage.voice.full)
+    await stage.voice.drained()
+    assert (full, rooms) == ([False, True], [False])
+
+
+async def test_a_pause_is_none_while_something_is_put_off() -> None:
+    stage = Stage()
+    stage.hear(LONG)
+    stage.voice.sweep(stage.now)
+    stage.now += 60
+    stage.voice.sweep(stage.now)
+    assert stage.segments == []
+    await stage.voice.drained()
 
 
 def test_repr_shows_where_it_is() -> None:

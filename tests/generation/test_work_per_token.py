@@ -24,7 +24,7 @@ from bridge.bus.writer import LogWriter
 from bridge.config import Settings
 from bridge.decoders.sse import SSEDecoder
 from bridge.dialects.openai import OpenAIResponse
-from bridge.events import Job
+from bridge.events import Job, JobIdentity
 from bridge.generation.exchange import Around, Exchange
 from bridge.generation.interrupt import Interrupt
 from bridge.metrics import Meters
@@ -51,7 +51,7 @@ async def test_a_token_costs_no_more_than_it_did(
         cell,
         tenant="default",
         id="one",
-        job_seq=1,
+        job=JobIdentity(1, 0),
         attempt=1,
         stored=0,
         stored_speech=0,
@@ -100,11 +100,12 @@ def _exchange(
         now=time.monotonic,
         lease=Lease(time.monotonic(), 60.0),
         writer=writer,
+        voice=None,
         outbox=connection.outbox,
         interrupt=_unexpected,
     )
     job = Job("one", {"model": "m", "messages": [{}]})
-    return Exchange(around, job, transcript, time.time() + 60, None)
+    return Exchange(around, job, transcript, time.monotonic() + 60, None)
 
 
 def _unexpected(stop: Interrupt) -> None:

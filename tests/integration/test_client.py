@@ -26,6 +26,7 @@ from bridge.client import feed as feeds
 from bridge.client.link import LEFT
 from bridge.service import Service
 from bridge.simulator import Behaviour, Simulator, text_for
+from tests.plain_client import story
 from tests.servers import NatsServer, running_service
 
 PATIENCE_S = 30.0
@@ -246,14 +247,15 @@ async def test_another_worker_takes_over(nats_server: NatsServer, prefix: str) -
                 backend_continue="final_message",
             )
 
-        stream = client.stream("hello", max_tokens=200)
+        body = story(200)
+        stream = client.stream(request=body)
         async with bridge():
             events = [await anext(stream) for _ in range(30)]
         # Stopped at once, its job neither done nor handed over.
         async with bridge():
             events += [event async for event in stream]
         assert isinstance(stream.end, Completed)
-        assert stream.text == stream.end.text == expected("hello", 200)
+        assert stream.text == stream.end.text == text_for(body)
         (resumed,) = [event for event in events if isinstance(event, Resumed)]
         assert (resumed.mode, resumed.reason) == ("continue", "takeover")
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from typing import Any
 
+import pytest
 import pytest_asyncio
 
 from bridge.simulator import Behaviour, Simulator
@@ -141,3 +143,31 @@ async def test_a_request_that_was_stored_after_the_cancel_goes_on(
     await stored(bus, "session.call")
     await bus.submit("one", request(max_tokens=40), session="call")
     assert (await bus.ended("one"))["type"] == "completed"
+
+
+async def test_a_cancel_of_an_earlier_life_of_the_id(
+    nats_server: NatsServer,
+    prefix: str,
+    simulator: Simulator,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It came after the request's end, is kept, and the log is gone by now."""
+    monkeypatch.setattr("bridge.generation.claim.AHEAD_OF_JOB_NS", 300_000_000)
+    async with plain_client(nats_server.url, prefix) as bus:
+        async with running_service(nats_server.url, simulator.url, prefix=prefix):
+            await bus.submit("one", request(max_tokens=3))
+            await bus.ended("one")
+            await bus.settled()
+            await bus.cancel("one")
+        name = f"{prefix.upper()}_TOKENS"
+        await bus.nats.request(f"$JS.API.STREAM.PURGE.{name}", b"", timeout=5)
+        bus.live.clear()
+        await asyncio.sleep(0.4)  # the id's next life is later than a cancel may be
+        await bus.submit("one", request(max_tokens=3))
+        # And one that was sent ahead of its job counts.
+        await bus.cancel("two")
+        await bus.submit("two", request(max_tokens=3))
+        async with running_service(nats_server.url, simulator.url, prefix=prefix):
+            assert (await bus.ended("one"))["type"] == "completed"
+            assert (await bus.ended("two"))["type"] == "cancelled"
+            await bus.settled()

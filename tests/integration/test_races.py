@@ -29,7 +29,16 @@ from bridge.bus.refusals import Fenced, LogGone, StartRefused
 from bridge.bus.streams import Lane
 from bridge.bus.writer import LogWriter, WriterState
 from bridge.errors import StreamUnavailable
-from bridge.events import Completed, Handover, Job, Resumed, Timings, encode
+from bridge.events import (
+    Completed,
+    Handover,
+    Job,
+    JobIdentity,
+    Resumed,
+    Started,
+    Timings,
+    encode,
+)
 from bridge.generation.claim import Found, claim, read_history
 from bridge.sequence import Numbering
 from bridge.simulator import Simulator
@@ -39,7 +48,8 @@ from tests.chaos.scene import job, undisturbed
 from tests.servers import NatsServer, running_service
 
 ID = "one"
-JOB_SEQ = 7
+JOB = JobIdentity(7, 1_700_000_000_123_456_789)
+OTHER = JobIdentity(8, 1_700_000_000_123_456_790)
 
 
 @pytest.fixture
@@ -90,7 +100,7 @@ class Attempt:
         attempt: int = 1,
         stored: int = 0,
         last_seq: int = 0,
-        job_seq: int = JOB_SEQ,
+        job: JobIdentity = JOB,
         text: str = "x",
         id: str = ID,
     ) -> None:
@@ -101,7 +111,7 @@ class Attempt:
             cell,
             tenant="default",
             id=id,
-            job_seq=job_seq,
+            job=job,
             attempt=attempt,
             stored=stored,
             stored_speech=0,
@@ -140,7 +150,7 @@ class Attempt:
 
 
 def delivery(attempt: int) -> Delivery:
-    return Delivery("", b"", "", "default", JOB_SEQ, attempt, 0.0)
+    return Delivery("", b"", "", "default", JOB.stream_seq, attempt, JOB.stored_ns)
 
 
 async def log_of(cell: Cell, id: str = ID) -> list[logs.Event]:
@@ -187,7 +197,7 @@ async def test_the_first_answer_to_a_start_proves_nothing(
     first = Attempt(cell)
     first.tokens(1)
     await first.proven()
-    name = batch_id(JOB_SEQ, 2, 0)
+    name = batch_id(JOB, 2, 0)
     other.batches.listen(name, lambda op, answer: answers.append((op, answer)))
     reply = f"{other.batches.reply_head(name)}1.{Op.START:d}.$FI"
     subject = other.subjects.tokens("default", ID)
@@ -226,7 +236,7 @@ async def test_a_repeat_with_the_same_attempt_takes_no_log_for_its_own(
     first = Attempt(cell)
     first.tokens(3)
     await first.proven()
-    repeat = Attempt(other, job_seq=JOB_SEQ + 1, text="y")
+    repeat = Attempt(other, job=OTHER, text="y")
     repeat.tokens(1)
     # As if the refusal had come behind the ping's answer, or with the old connection.
     repeat.writer.attach()
@@ -295,7 +305,7 @@ async def test_a_stale_repair_starts_nothing_on_a_log_that_moved(
     await stale.proven()
     # Its batch breaks, and while it finds out another worker takes over: the name of
     # its next batch is none that could have been closed.
-    await other.batches.close([batch_id(JOB_SEQ, 1, 0)])
+    await other.batches.close([batch_id(JOB, 1, 0)])
     taken = await takes_over(other)
     taken.tokens(1)
     with pytest.raises(Fenced):
@@ -312,7 +322,7 @@ async def test_a_start_between_closing_and_reading_is_found_by_the_reading(
     stale = Attempt(cell)
     stale.tokens(3)
     await stale.proven()
-    await other.batches.close(older_batches([JOB_SEQ], 2))
+    await other.batches.close(older_batches([JOB], 2))
     history = await read_history(other, "default", ID)
     stale.tokens(1)
     await until(lambda: stale.writer.repairs == 1, "the repair")
@@ -370,7 +380,7 @@ async def test_an_owner_learns_of_its_successor_though_it_has_nothing_to_say(
     cell: Cell, other: Cell
 ) -> None:
     """After a reconnect, for then a job may have been delivered again."""
-    stale, quiet = Attempt(cell), Attempt(cell, job_seq=JOB_SEQ + 1, id="two")
+    stale, quiet = Attempt(cell), Attempt(cell, job=OTHER, id="two")
     for attempt in (stale, quiet):
         attempt.tokens(3)
         await attempt.proven()
@@ -428,7 +438,7 @@ async def test_a_writer_without_its_lease_repairs_nothing(
     attempt.tokens(3)
     await attempt.proven()
     attempt.owned = False
-    await other.batches.close([batch_id(JOB_SEQ, 1, 0)])
+    await other.batches.close([batch_id(JOB, 1, 0)])
     with pytest.raises(Fenced, match="lease"):
         await attempt.end()
     assert [event["seq"] for event in await log_of(cell)] == [1, 2, 3]
@@ -441,8 +451,8 @@ async def test_closing_unknown_batches_is_answered_and_harmless(cell: Cell) -> N
     attempt = Attempt(cell, 4)
     attempt.tokens(2)
     await attempt.proven()
-    await cell.batches.close(older_batches([JOB_SEQ, 8], 4))
-    await cell.batches.close(older_batches([JOB_SEQ, 8], 4))
+    await cell.batches.close(older_batches([JOB, OTHER], 4))
+    await cell.batches.close(older_batches([JOB, OTHER], 4))
     await attempt.end()
     assert attempt.writer.repairs == 0
 
@@ -463,7 +473,7 @@ async def test_pings_and_closings_are_neither_stored_nor_seen(
     await attempt.proven()
     for _ in range(5):
         attempt.writer.ping()
-    await cell.batches.close([batch_id(JOB_SEQ, 1, 7)])
+    await cell.batches.close([batch_id(JOB, 1, 7)])
     await attempt.end()
     await until(lambda: len(seen) >= 3, "three events live")
     assert all(seen)
@@ -485,7 +495,7 @@ async def test_a_broken_batch_is_repaired_before_the_end(
     attempt = Attempt(cell)
     attempt.tokens(10)
     await attempt.proven()
-    await other.batches.close([batch_id(JOB_SEQ, 1, 0)])
+    await other.batches.close([batch_id(JOB, 1, 0)])
     attempt.tokens(10)
     # The canary's ping tells, though nothing is waiting for an answer.
     await until(lambda: attempt.writer.repairs == 1, "a repair in the middle")
@@ -545,12 +555,12 @@ async def test_repairs_are_bounded_so_that_a_successor_can_name_them(
     attempt.tokens(1)
     await attempt.proven()
     for repair in range(MAX_REPAIRS):
-        await other.batches.close([batch_id(JOB_SEQ, 1, repair)])
+        await other.batches.close([batch_id(JOB, 1, repair)])
         attempt.tokens(1)
         attempt.writer.ping()
         await until(lambda: attempt.writer.repairs > repair, "a repair")  # noqa: B023
         await until(lambda: attempt.writer.state is WriterState.OPEN, "its proof")
-    await other.batches.close([batch_id(JOB_SEQ, 1, MAX_REPAIRS)])
+    await other.batches.close([batch_id(JOB, 1, MAX_REPAIRS)])
     with pytest.raises(Fenced, match="more than 7 times"):
         await attempt.end()
     taken = await takes_over(other)
@@ -572,7 +582,7 @@ async def test_proven_events_that_vanish_are_a_takeover_not_a_hole(
         await cell.jetstream.call(
             f"STREAM.MSG.DELETE.{cell.names.tokens}", {"seq": last.seq - back}
         )
-    await other.batches.close([batch_id(JOB_SEQ, 1, 0)])
+    await other.batches.close([batch_id(JOB, 1, 0)])
     attempt.tokens(1)
     with pytest.raises(Fenced, match="lost"):
         await attempt.end()
@@ -646,15 +656,67 @@ async def test_a_job_is_not_taken_for_one_of_a_stream_that_was_made_again(
     stored = await cell.jetstream.message(stream, seq)
     assert stored is not None
     delivered = Delivery(
-        stored.subject, stored.data, "", "default", seq, 1, stored.stored_at
+        stored.subject, stored.data, "", "default", seq, 1, stored.stored_ns
     )
-    assert await cell.job_stands(delivered)
+    assert await cell.job_is_stored(delivered.identity)
     await cell.jetstream.call(f"STREAM.DELETE.{stream}")
     await cell.ensure([Lane("default", 2.0)], "create")
-    assert not await cell.job_stands(delivered)
+    assert not await cell.job_is_stored(delivered.identity)
     # It counts from 1 again: an acknowledgement would remove another job.
     assert await logs.submit(cell, second) == seq
-    assert not await cell.job_stands(delivered)
+    assert not await cell.job_is_stored(delivered.identity)
+
+
+async def begun_for(cell: Cell, original: JobIdentity) -> Attempt:
+    """A log that was begun for a job, and goes on."""
+    attempt = Attempt(cell, job=original)
+    id, seq, number = attempt.numbering.next()
+    started = Started(
+        id, seq, number, v=1, model="m", created=0, queue_ms=0, metadata={},
+        job=original.stream_seq, job_time=str(original.stored_ns),
+    )  # fmt: skip
+    attempt.writer.append(encode(started))
+    await attempt.proven()
+    return attempt
+
+
+async def stored_job(cell: Cell) -> JobIdentity:
+    seq = await logs.submit(cell, job())
+    stored = await cell.jetstream.message(cell.names.jobs, seq)
+    assert stored is not None
+    return JobIdentity(seq, stored.stored_ns)
+
+
+@pytest.mark.parametrize("off_ns", [0, 1, -1, 999, -60 * 10**9])
+async def test_a_repeat_is_told_from_another_lifes_job_by_its_time(
+    cell: Cell, other: Cell, off_ns: int
+) -> None:
+    """The original's place in the stream may be another job's by now."""
+    stored = await stored_job(cell)
+    original = stored._replace(stored_ns=stored.stored_ns + off_ns)
+    first = await begun_for(cell, original)
+    repeat = Delivery("", b"", "", "default", stored.stream_seq + 1, 2, 5)
+    found = await claim(other, "default", repeat, Job(ID, {}))
+    assert found.found is (Found.STANDS if off_ns == 0 else Found.TAKEOVER)
+    # What was taken over is closed by its name.
+    first.tokens(1)
+    first.writer.ping()
+    repairs = 0 if off_ns == 0 else 1
+    await until(lambda: first.writer.repairs == repairs, "the log is repaired")
+
+
+async def test_the_same_sequence_at_another_time_is_no_redelivery(
+    cell: Cell, other: Cell
+) -> None:
+    """It may not go on as its own: the original is still there to end."""
+    stored = await stored_job(cell)
+    await begun_for(cell, stored)
+    later = Delivery("", b"", "", "default", stored.stream_seq, 2, stored.stored_ns + 1)
+    found = await claim(other, "default", later, Job(ID, {}))
+    assert found.found is Found.STANDS
+    same = later._replace(stored_ns=stored.stored_ns)
+    found = await claim(other, "default", same, Job(ID, {}))
+    assert found.found is Found.TAKEOVER
 
 
 async def test_jobs_submitted_twice_are_served_once(

@@ -6,6 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import pytest
@@ -381,3 +382,69 @@ async def test_a_superseded_one_in_the_queue(
     assert [e["type"] for e in speech] == ["cancelled"]
     await bus.cancel("new")
     await ended(bus, "new", "cancelled")
+
+
+# A text that is made to hold the loop
+
+
+@asynccontextmanager
+async def backend_saying(text: str) -> AsyncIterator[str]:
+    """A backend that answers everybody with one delta."""
+    chunk = {"choices": [{"index": 0, "delta": {"content": text}}]}
+    end = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
+    body = "".join(f"data: {json.dumps(one)}\n\n" for one in (chunk, end))
+    answer = (
+        "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
+        "Connection: close\r\n\r\n" + body + "data: [DONE]\n\n"
+    )
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError, asyncio.IncompleteReadError):
+            head = await reader.readuntil(b"\r\n\r\n")
+            if head.startswith(b"POST"):
+                writer.write(answer.encode())
+                await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+
+
+async def test_what_waits_to_be_cut_is_said_before_the_end(
+    nats_server: NatsServer, prefix: str
+) -> None:
+    text = "a|" * 30_000 + "\n\nThis is the end of it. Good bye."
+    async with (
+        backend_saying(text) as url,
+        running_service(nats_server.url, url, prefix=prefix),
+        plain_client(nats_server.url, prefix) as bus,
+    ):
+        listener = Listener(bus)
+        await listener.listen()
+        await bus.submit("one", request(), speech=True)
+        speech = await ended(bus, "one", "end")
+        said = [segment["text"] for segment in standing(speech)]
+        assert " ".join(said).endswith("This is the end of it. Good bye.")
+        kinds = await listener.order("one")
+        assert kinds.index(("speech", "end")) < kinds.index(("tokens", "completed"))
+        assert kinds[-1] == ("tokens", "completed")
+
+
+async def test_a_cancel_does_not_wait_for_what_waits_to_be_cut(
+    nats_server: NatsServer, prefix: str
+) -> None:
+    text = "The sea is wide. " * 40_000
+    async with (
+        backend_saying(text) as url,
+        running_service(nats_server.url, url, prefix=prefix),
+        plain_client(nats_server.url, prefix) as bus,
+    ):
+        listener = Listener(bus)
+        await listener.listen()
+        await bus.submit("one", request(), speech=True)
+        await listener.segments("one", 1)
+        await bus.cancel("one", "barge-in")
+        speech = await ended(bus, "one", "cancelled")
+        assert speech[-1]["reason"] == "barge-in"
+        assert speech[-2]["end"] < len(text)
