@@ -60,6 +60,8 @@ class Framing:
     chatty: bool = False
     #: How often two records are put into one.
     glued: float = 0.0
+    #: What stands behind a record's JSON, on its line.
+    padding: bytes = b""
     #: How a document over several lines continues in an event stream.
     continued: bytes = b"data: "
 
@@ -85,7 +87,8 @@ class Framing:
     def _oddly(self, rng: Rng) -> None:
         roll = rng.randrange(6)
         if roll == 0:
-            self.prefixes = [b"data:", b"data: "]
+            self.prefixes = [b"data:", b"data: ", b"data:  ", b"data:\t"]
+            self.padding = rng.choice([b"", b" ", b"\t ", b"\0"])
         elif roll == 1:
             self.prefixes = [b"Data:", b" data:", b"DATA: ", b"data : ", b"data: "]
         elif roll == 2:
@@ -141,10 +144,11 @@ class Framing:
         glued = frames and self._can_glue(frames[-1], record)
         if glued and rng.random() < self.glued:
             last = frames[-1]
-            cut = len(self.line + self.blank)
+            cut = len(self.padding + self.line + self.blank)
             last.parts[-1] = (last.parts[-1][0][:-cut] or b" ", False)
             before = rng.choice([b"", b" ", self.line + b"data: "])
-        frames.append(_frame(record, before, parts, self.line + self.blank))
+        end = self.padding + self.line + self.blank
+        frames.append(_frame(record, before, parts, end))
 
     def _can_glue(self, last: Frame, record: Record) -> bool:
         """Whether two records may stand in one event."""

@@ -79,6 +79,9 @@ class Request:
     retry_budget: int = 0
     max_text_bytes: int = 1 << 22
     think_tags: bool = False
+    #: The log is congested at every so many deltas; 0 is never.
+    congested: int = 0
+    max_payload: int = MAX_PAYLOAD
 
 
 @dataclass
@@ -90,6 +93,21 @@ class Served:
     terminal: Completed | Failed | None
     defects: list[str]
     seconds: float
+
+
+class _Outbox:
+    """Is congested at every so many deltas, until the next sweep; 0 is never."""
+
+    relaxed = True
+
+    def __init__(self, every: int) -> None:
+        self._every = every
+        self._asked = 0
+
+    @property
+    def congested(self) -> bool:
+        self._asked += 1
+        return self._every > 0 and self._asked % self._every == 0
 
 
 class _Socket:
@@ -190,7 +208,7 @@ async def serve(request: Request) -> Served:
     transcript = Transcript(
         Numbering("one", 1),
         payloads.append,
-        max_payload=MAX_PAYLOAD,
+        max_payload=request.max_payload,
         max_text_bytes=request.max_text_bytes,
     )
     defects: list[str] = []
@@ -208,7 +226,8 @@ async def serve(request: Request) -> Served:
             Any,
             SimpleNamespace(tail=SimpleNamespace(unproven_bytes=0, full=False)),
         ),
-        outbox=cast(Any, SimpleNamespace(congested=False, relaxed=True)),
+        voice=None,
+        outbox=cast(Any, _Outbox(request.congested)),
         interrupt=interrupt,
     )
     fields = {"model": "m", "messages": [{"role": "user", "content": "?"}]}
@@ -228,13 +247,15 @@ async def serve(request: Request) -> Served:
     loop.failures.clear()
     if terminal is not None:
         try:
-            payloads.append(encode_terminal(terminal, MAX_PAYLOAD))
+            payloads.append(encode_terminal(terminal, request.max_payload))
         except UnicodeEncodeError as error:
             defects.append(f"the terminal event cannot be encoded: {error}")
     events = [decode_event(payload) for payload in payloads]
     for event, payload in zip(events, payloads, strict=True):
         if encode(cast(Any, event)) != payload:
             defects.append(f"not what is decoded: {payload[:200]!r}")
+        if len(payload) > request.max_payload:
+            defects.append(f"an event of {len(payload)} bytes: {payload[:200]!r}")
     return Served(events, backend.bodies, terminal, defects, seconds)
 
 

@@ -16,14 +16,15 @@ into reads, and ended in one of many ways. What it means is added up from the re
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tests.fuzz.answers import Piece, Record, Say, Verdict, expected
 from tests.fuzz.checks import check
-from tests.fuzz.framing import Frame, Framing, unreadable
-from tests.fuzz.served import End, Request, Script, Served
+from tests.fuzz.framing import EVENT_LABELS, Frame, Framing, unreadable
+from tests.fuzz.served import MAX_PAYLOAD, End, Request, Script, Served
 from tests.fuzz.styles import STYLES, Style, error_records, failing_reason
 from tests.fuzz.words import Bits, Look, Speaker, Word, encode, joined
 
@@ -67,6 +68,8 @@ class Stream:
                     yield finish(replace(draft, records=records), self.seed, self.style)
         if draft.end != "eof" and not draft.cut:
             yield finish(replace(draft, end="eof"), self.seed, self.style)
+        if draft.congested:
+            yield finish(replace(draft, congested=0), self.seed, self.style)
         if not draft.at_once:
             yield finish(replace(draft, at_once=True), self.seed, self.style)
         plain = Framing("events", "text/event-stream", Look())
@@ -93,6 +96,11 @@ class Draft:
     framing: Framing = field(default_factory=lambda: Framing("", "", Look()))
     #: Cut the body somewhere.
     cut: bool = False
+    #: The log is congested at every so many deltas.
+    congested: int = 0
+    max_record_bytes: int = 1 << 20
+    max_payload: int = MAX_PAYLOAD
+    think_tags: bool = False
     #: So many bytes outside of the words are others.
     damage: int = 0
 
@@ -118,17 +126,27 @@ def stream_of(seed: int, style: str | None = None) -> Stream:
         for record in draft.records:
             if not record.unreadable and record.reason is None and not record.done:
                 record.reason = _everywhere(record)
-    draft.framing = Framing.any(rng, whole=draft.whole)
-    if draft.framing.kind == "documents":
-        draft.fail_unreadable = False  # a document that is open may still be closed
-    roll = rng.random()
-    draft.cut = roll < 0.12 and not draft.whole
-    if draft.cut:
-        draft.framing.glued = 0.0  # one of two in a line does not arrive by itself
-    draft.damage = rng.choice([1, 1, 1, 2, 5]) if roll > 0.85 else 0
-    if draft.damage:
-        draft.tags.append("damaged")
+    _deliver(draft)
     return finish(draft, seed, name)
+
+
+def _deliver(draft: Draft) -> None:
+    """Draw how the records are framed, and what happens to their bytes."""
+    rng = draft.rng
+    framing = draft.framing = Framing.any(rng, whole=draft.whole)
+    if framing.kind == "documents":
+        draft.fail_unreadable = False  # a document that is open may still be closed
+    if rng.random() < 0.1 and draft.hurried:
+        draft.congested = rng.choice([1, 3, 10])
+        draft.tags.append("congested")
+    roll = rng.random()
+    if roll < 0.12 and not draft.whole:
+        draft.cut = True
+        draft.tags.append("cut short")
+        framing.glued = 0.0  # one of two in a line does not arrive by itself
+    elif roll > 0.85:
+        draft.damage = rng.choice([1, 1, 1, 2, 5])
+        draft.tags.append("damaged")
 
 
 def _answer(draft: Draft) -> None:
@@ -362,6 +380,46 @@ def _recap(draft: Draft) -> None:
 
 
 @_tag
+def _named_events(draft: Draft) -> None:
+    """Events have names, as those of other APIs do."""
+    name = draft.rng.choice(["delta", "message", "completion", "chunk"])
+    for record in draft.records:
+        record.event = record.event or ("" if record.done else name)
+
+
+@_tag
+def _too_long(draft: Draft) -> None:
+    """A record is longer than the limit, which ends the stream."""
+    draft.max_record_bytes = 20_000
+    draft.end = "eof"  # where the limit is met with the next read at the latest
+    say = Say("text", draft.speaker.word())
+    record = draft.style.say(say)
+    record.error = ("backend_protocol", TOO_LONG)
+    record.says = []
+    if isinstance(record.value, dict):
+        record.value["obfuscation"] = "x" * 25_000
+        draft.records.insert(draft.rng.randrange(len(draft.records)), record)
+
+
+@_tag
+def _long_words(draft: Draft) -> None:
+    """Words are longer than an event may be, and are split."""
+    rng, style = draft.rng, draft.style
+    draft.max_payload = rng.choice([4096, 9000])
+    for _ in range(rng.randrange(1, 3)):
+        fill = rng.choice(["é\n😀\0 ", "long ", "\x01", '\\"'])
+        text = draft.speaker.word() + fill * rng.randrange(500, 4000)
+        say = Say(rng.choice(["text", "text", "reasoning"]), text)
+        draft.records.insert(rng.randrange(len(draft.records)), style.say(say))
+
+
+@_tag
+def _thoughts_split_off(draft: Draft) -> None:
+    """Thoughts in the text are moved: where the words are, the marks say."""
+    draft.think_tags = True
+
+
+@_tag
 def _late(draft: Draft) -> None:
     """Reads come late, though not too late."""
     draft.hurried = False
@@ -384,6 +442,10 @@ MUTATIONS: list[tuple[Callable[[Draft], None], float]] = [
     (_error, 0.08),
     (_failing_reason, 0.06),
     (_late, 0.15),
+    (_long_words, 0.02),
+    (_too_long, 0.02),
+    (_thoughts_split_off, 0.05),
+    (_named_events, 0.04),
 ]
 
 
@@ -413,16 +475,49 @@ def finish(draft: Draft, seed: int, name: str) -> Stream:
         verdicts = _verdicts(draft, [f.record for f in frames if f.record], end)
         if rng.random() < 0.3 and end != "pings":
             _leave_off_the_end(frames)
+    if draft.think_tags:
+        verdicts = [_anywhere(verdict) for verdict in verdicts]
+    if framing.kind == "documents":
+        for verdict in verdicts:
+            if verdict.status == "failed":
+                # One that is open when it fails was not given up yet.
+                verdict.at_least_skipped = 0
     body = b"".join(joined(frame.parts) for frame in frames)
     reads = [(0.0, body)] if draft.at_once else _reads(draft, rng, body)
-    script = Script(framing.label, reads, end, fail_unreadable=draft.fail_unreadable)
+    script = Script(
+        framing.label,
+        reads,
+        end,
+        max_record_bytes=draft.max_record_bytes,
+        fail_unreadable=draft.fail_unreadable,
+    )
     tags = [framing.kind, end, *draft.tags]
-    return Stream(seed, name, tags, Request([script]), verdicts, draft)
+    request = Request(
+        [script],
+        congested=draft.congested,
+        think_tags=draft.think_tags,
+        max_payload=draft.max_payload,
+    )
+    return Stream(seed, name, tags, request, verdicts, draft)
+
+
+def _anywhere(verdict: Verdict) -> Verdict:
+    """The same words, though they may be text or thoughts, and without their marks."""
+    pieces = [
+        Piece(piece.kind, number, True)
+        for piece in verdict.pieces
+        if not piece.optional
+        for number in re.findall("«[0-9]+»", piece.text)
+    ]
+    return Verdict("any", pieces=pieces, loose_arguments=True)
 
 
 def _fit(draft: Draft, framing: Framing) -> list[Record]:
     """The records that this framing can hold."""
     records = draft.records
+    if framing.label not in EVENT_LABELS[:3]:
+        # A document has a limit of its own.
+        records = [r for r in records if r.error is None or r.error[1] != TOO_LONG]
     compact = framing.look.indent is None
     if framing.kind != "events" or not framing.blank:
         # Documents have neither event names nor text without brackets.
@@ -444,6 +539,8 @@ def _leave_off_the_end(frames: list[Frame]) -> None:
     if last.record is not None and not (last.record.plain or last.record.unreadable):
         last.parts.pop()
 
+
+TOO_LONG = "more than 20000 bytes"
 
 #: The halves of characters that `_cut_emoji` cuts.
 _HALVES = "\ud83d\ude00"
