@@ -5,10 +5,10 @@ from __future__ import annotations
 import ssl
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from bridge.bus.outbox import PENDING_BYTES
 from bridge.config import NatsSettings
+from bridge.config.urls import Login, nats_servers
 from bridge.errors import SetupError
 
 #: nats-py pings are outstanding for at most this many intervals.
@@ -18,10 +18,12 @@ PINGS_OUTSTANDING = 2
 def client_options(settings: NatsSettings, name: str) -> dict[str, Any]:
     """What nats-py's ``connect`` is given, but for the callbacks.
 
-    Raises `SetupError` for a file that cannot be read.
+    Raises `SetupError` for a file that cannot be read, and `ConfigurationError` for a
+    URL that is none.
     """
+    servers = nats_servers(settings.nats_url)
     options: dict[str, Any] = {
-        "servers": server_urls(settings),
+        "servers": [server.url for server in servers],
         "name": name,
         "allow_reconnect": True,
         "connect_timeout": settings.nats_connect_timeout_s,
@@ -38,6 +40,10 @@ def client_options(settings: NatsSettings, name: str) -> dict[str, Any]:
         options["password"] = settings.nats_password.reveal()
     if settings.nats_token:
         options["token"] = settings.nats_token.reveal()
+    if not (settings.nats_user or settings.nats_token):
+        # The first server's login is also that of servers that the cluster tells of.
+        logins = (server.login for server in servers if server.login is not None)
+        options |= login_options(next(logins, None))
     if settings.nats_credentials_file:
         options["user_credentials"] = _credentials(settings.nats_credentials_file)
     context = tls_context(settings)
@@ -46,9 +52,34 @@ def client_options(settings: NatsSettings, name: str) -> dict[str, Any]:
     return options
 
 
+def login_options(login: Login | None) -> dict[str, Any]:
+    """A server's login in nats-py's terms; a user without a password is a token."""
+    if login is None:
+        return {}
+    if login.password is None:
+        return {"user": None, "password": None, "token": login.user}
+    return {"user": login.user, "password": login.password, "token": None}
+
+
+def own_logins(settings: NatsSettings) -> dict[str, Login]:
+    """The logins of the servers that have one in their URL, by host and port.
+
+    None where ``nats_user`` or ``nats_token`` is set, which win. Raises
+    `ConfigurationError` for a URL that is none.
+    """
+    if settings.nats_user or settings.nats_token:
+        return {}
+    servers = nats_servers(settings.nats_url)
+    return {
+        server.url.partition("://")[2]: server.login
+        for server in servers
+        if server.login is not None
+    }
+
+
 def server_urls(settings: NatsSettings) -> list[str]:
-    """The configured servers, credentials and all."""
-    return [url.strip() for url in settings.nats_url.split(",")]
+    """The configured servers, without their logins."""
+    return [server.url for server in nats_servers(settings.nats_url)]
 
 
 def _credentials(path: str) -> str:
@@ -65,20 +96,14 @@ def _credentials(path: str) -> str:
     return path
 
 
-def redact(url: str) -> str:
-    """A NATS URL without user, password or token."""
-    parts = urlsplit(url)
-    host = parts.hostname or ""
-    return f"{parts.scheme}://{host}:{parts.port or 4222}"
-
-
 def tls_context(settings: NatsSettings) -> ssl.SSLContext | None:
     """The TLS context that the settings ask for, or ``None``.
 
     Raises `SetupError` when a file cannot be read.
     """
     wanted = settings.nats_ca_file or settings.nats_cert_file
-    if not wanted and "tls://" not in settings.nats_url:
+    servers = nats_servers(settings.nats_url)
+    if not wanted and not any(server.url.startswith("tls://") for server in servers):
         return None
     try:
         context = ssl.create_default_context(cafile=settings.nats_ca_file or None)

@@ -11,7 +11,6 @@ import click
 import msgspec
 
 from bridge.backends.http import Backend, make_backends
-from bridge.bus.options import redact
 from bridge.cli import exit_codes
 from bridge.cli.event_loop import run
 from bridge.cli.in_process import start
@@ -21,6 +20,7 @@ from bridge.cli.ports import check_free
 from bridge.cli.probing import reason
 from bridge.cli.serve import drain_on_signals
 from bridge.config import BackendSettings, ClientSettings, Settings
+from bridge.config.urls import backend_address, nats_servers
 from bridge.embedded import EmbeddedServer
 from bridge.errors import BackendTimeout, BackendUnavailable, GenerationError
 from bridge.service import Service
@@ -181,7 +181,7 @@ def _ask(settings: Settings, model: str | None) -> str:
 
 
 def _shown(nats_url: str) -> str:
-    return ",".join(redact(url.strip()) for url in nats_url.split(","))
+    return ",".join(server.url for server in nats_servers(nats_url))
 
 
 async def _looked_at(settings: Settings) -> tuple[str, str]:
@@ -198,7 +198,7 @@ async def _looked_at(settings: Settings) -> tuple[str, str]:
 
 
 async def _probed(given: BackendSettings, route: Backend) -> tuple[str, str | None]:
-    shown, models = given.url, given.models
+    shown, models = backend_address(given.url).base, given.models
     try:
         listed = await route.probe(timeout_s=PROBE_TIMEOUT_S)
     except GenerationError as error:

@@ -6,17 +6,18 @@ structs as arguments; only the command line fills them from there (`loading.load
 
 - `loading`: from a TOML file and the environment into a struct
 - `checks`: what no type can say
+- `urls`: URLs taken apart; which proxy a backend has
+- `texts`: what is trimmed of a value, and how an error shows one
 """
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
 
+from bridge.config.texts import check_text, hide_userinfo, read_text, shown, trimmed
 from bridge.errors import ConfigurationError
 from bridge.subjects import TOKEN
 
@@ -27,9 +28,6 @@ Port = Annotated[int, Meta(ge=0, le=65535)]
 Continue = Literal["none", "final_message"]
 # `$` would let a final newline through.
 Name = Annotated[str, Meta(pattern=rf"^{TOKEN.pattern}\Z")]
-
-# Up to the last `@`: a password with a slash in it is no valid URL, and still secret.
-_USERINFO = re.compile(r"://[^\s,]*@")
 
 
 class Secret:
@@ -57,32 +55,40 @@ class Secret:
         return "Secret(***)" if self._value else "Secret()"
 
 
-def hide_userinfo(url: str) -> str:
-    """``url`` with what stands before its ``@`` blanked."""
-    return _USERINFO.sub("://***@", url)
-
-
 def read_secret(value: Secret, path: str, setting: str) -> Secret:
-    """The secret itself, or what the file at ``path`` holds, stripped.
+    """The secret itself, or what the file at ``path`` holds, trimmed.
 
-    Raises `ConfigurationError` when the file cannot be read or is empty.
+    Raises `ConfigurationError` when the file cannot be read, is empty, or has more than
+    one line.
     """
     if not path:
         return value
     try:
-        text = Path(path).read_text(encoding="utf-8").strip()
-    except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or "it is not text in UTF-8"
-        raise ConfigurationError(f"{setting}: cannot read {path}: {why}") from error
+        text = trimmed(read_text(path))
+        check_text(shown(path), text)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{setting}: {error}") from error
     if not text:
-        raise ConfigurationError(f"{setting}: {path} is empty")
+        raise ConfigurationError(f"{setting}: {shown(path)} is empty")
     return Secret(text)
+
+
+def check_api_key(key: Secret, setting: str) -> Secret:
+    """Return ``key``, or raise `ConfigurationError`: no header can carry it."""
+    text = key.reveal()
+    if not all("!" <= character <= "~" for character in text):
+        raise ConfigurationError(
+            f"{setting} must be printable ASCII without spaces; that is all a header "
+            "can carry"
+        )
+    return key
 
 
 class Section(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """A table of the file: unknown keys are errors, so that a typo is found.
 
-    Its ``repr`` shows neither a `Secret` nor what stands before the ``@`` of a URL.
+    Its ``repr`` shows no `Secret`, and of a URL neither what stands before its ``@``
+    nor its query.
     """
 
     def __repr__(self) -> str:
@@ -120,6 +126,7 @@ class BackendSettings(Section):
     api_key_file: str = ""
     ca_file: str = ""
     continue_: Continue = msgspec.field(default="none", name="continue")
+    think_tags: bool = False
 
 
 class LaneSettings(Section):
@@ -170,7 +177,10 @@ class Settings(BusSettings):
     backend_api_key_file: str = ""
     backend_ca_file: str = ""
     backend_continue: Continue = "none"
+    backend_think_tags: bool = False
     backend_transport: Literal["slim", "httpx"] = "slim"
+    backend_https_proxy: str = ""
+    backend_no_proxy: str = ""
     backends: list[BackendSettings] = []
 
     slots: PositiveInt = 64
@@ -184,6 +194,7 @@ class Settings(BusSettings):
     drain_timeout_s: Annotated[float, Meta(ge=0)] = 25.0
     max_record_bytes: PositiveInt = 1024 * 1024
     max_text_bytes: PositiveInt = 4 * 1024 * 1024
+    unreadable_records: Literal["skip", "fail"] = "skip"
 
     http_host: str = "0.0.0.0"  # noqa: S104  a probe comes from outside the pod
     http_port: Port = 8088
@@ -207,6 +218,7 @@ class Settings(BusSettings):
             api_key_file=self.backend_api_key_file,
             ca_file=self.backend_ca_file,
             continue_=self.backend_continue,
+            think_tags=self.backend_think_tags,
         )
         return [bare, *self.backends]
 

@@ -25,7 +25,7 @@ from nats.aio.msg import Msg
 
 from bridge.bus.commands import TooLarge, headers_size
 from bridge.bus.connection import Connection
-from bridge.bus.options import redact, tls_context
+from bridge.bus.options import server_urls, tls_context
 from bridge.config import NatsSettings, Secret
 from bridge.errors import ConnectionLost, SetupError, StreamUnavailable
 from tests.plain_client import barrier, eventually, quiet_port
@@ -452,7 +452,9 @@ async def test_the_second_server_will_do(nats_server: NatsServer) -> None:
     ],
 )
 def test_a_url_is_shown_without_its_secrets(url: str, shown: str) -> None:
-    assert redact(url) == shown
+    settings = NatsSettings(nats_url=url)
+    assert server_urls(settings) == [shown]
+    assert Connection(settings, name="test").servers == shown
 
 
 # Who may connect
@@ -496,6 +498,83 @@ async def test_passwords_and_tokens(
             assert "wrong-" not in str(caught.value)
     assert "wrong-" not in caplog.text
     assert "right-" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("authorization", "login"),
+    [
+        ('user: "me", password: "p@s/s:w#r d%"', "me:p%40s%2Fs%3Aw%23r%20d%25"),
+        ('user: "m:e@", password: "pw"', "m%3Ae%40:pw"),
+        ('user: "me", password: "p:w"', "me:p:w"),
+        ('token: "t/o@ken"', "t%2Fo%40ken"),
+        ('user: "me", password: "grüße"', "me:gr%C3%BC%C3%9Fe"),
+    ],
+)
+async def test_a_login_in_a_url_is_percent_decoded(
+    own_server: NatsServer,
+    authorization: str,
+    login: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    own_server.more = f"authorization {{ {authorization} }}"
+    own_server.start()
+    url = own_server.url.replace("://", f"://{login}@")
+    # Behind a server that is down, and before a comma with nothing behind it.
+    several = f" nats://{login}@127.0.0.1:{quiet_port()} ,{url},\n"
+    for given_ in (url, several):
+        async with connected(given_) as connection:
+            await connection.flush()
+            assert login not in repr(connection) + connection.servers
+    assert login not in caplog.text
+
+
+async def flushed(connection: Connection) -> None:
+    """Wait until a server answers."""
+
+    async def answered() -> bool:
+        try:
+            await connection.flush()
+        except ConnectionLost:
+            return False
+        return True
+
+    await eventually(answered)
+
+
+async def test_each_server_may_have_a_login_of_its_own(
+    own_server: NatsServer, tmp_path: Path
+) -> None:
+    own_server.more = 'authorization { token: "t@2" }'
+    own_server.start()
+    first = NatsServer(
+        tmp_path / "first", more='authorization { user: "u", password: "p@1" }'
+    )
+    first.start()
+    urls = (
+        f"nats://u:p%401@127.0.0.1:{first.port}",
+        f"nats://t%402@127.0.0.1:{own_server.port}",
+    )
+    try:
+        async with connected(",".join(urls)) as connection:
+            await connection.flush()
+            for down in (first, own_server, first):
+                down.stop()
+                # The other one is the only one that is left.
+                async with asyncio.timeout(20):
+                    await flushed(connection)
+                down.start()
+    finally:
+        first.stop()
+
+
+async def test_settings_of_a_login_win_over_the_urls(own_server: NatsServer) -> None:
+    own_server.more = 'authorization { user: "u", password: "right" }'
+    own_server.start()
+    url = own_server.url.replace("://", "://u:wrong@")
+    login: dict[str, Any] = {"nats_user": "u", "nats_password": Secret("right")}
+    async with connected(url, **login) as connection:
+        await connection.flush()
 
 
 @pytest.fixture
