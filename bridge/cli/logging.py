@@ -20,6 +20,7 @@ import msgspec
 
 from bridge.cli.imports import lean
 from bridge.config import NatsSettings, Secret, Settings, read_secret
+from bridge.config.urls import backend_address, secrets_in
 
 #: A line per HTTP request, or per open socket, is noise where we log requests
 #: ourselves: shown from ``debug`` on.
@@ -120,12 +121,20 @@ def secrets_of(settings: NatsSettings) -> set[str]:
     Raises `ConfigurationError` where a file cannot be read.
     """
     secrets = [settings.nats_password, settings.nats_token]
+    urls = [settings.nats_url]
     if isinstance(settings, Settings):
+        urls.append(settings.backend_https_proxy)
         for backend in settings.all_backends():
             path = backend.api_key_file
             stored = read_secret(Secret(), path, "backend_api_key_file")
-            secrets += [backend.api_key, stored]
-    return {secret.reveal() for secret in secrets if secret}
+            urls.append(backend.url)
+            secrets += [
+                backend.api_key,
+                stored,
+                backend_address(backend.url).authorization,
+            ]
+    revealed = {secret.reveal() for secret in secrets if secret}
+    return revealed.union(*map(secrets_in, urls))
 
 
 def _formatter(as_json: bool, colours: bool) -> logging.Formatter:

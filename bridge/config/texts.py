@@ -26,6 +26,7 @@ _SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 #: Between two URLs of a list: a password may hold a comma, but none before a scheme.
 _BETWEEN = re.compile(r"([\s,]+)(?=[A-Za-z][A-Za-z0-9+.-]*://)")
+_BEHIND_THE_PATH = re.compile(r"([?#]).+", re.DOTALL)
 _HOST_AND_PORT = re.compile(r"[A-Za-z0-9.-]+:\d{1,5}(/[^?#@]*)?")
 _LONGEST_WITHOUT_SCHEME = 24
 
@@ -98,7 +99,7 @@ def one_line(message: str) -> str:
 def hide_userinfo(text: str) -> str:
     """One URL or several, with what may be secret blanked.
 
-    That is what stands before the last ``@`` of each, and its query.
+    That is what stands before the last ``@`` of each, and its query or fragment.
     """
     return "".join(map(_hidden, _BETWEEN.split(text)))
 
@@ -108,8 +109,9 @@ def _hidden(url: str) -> str:
     scheme, separator, _ = before.partition("://")
     if at:
         url = f"{scheme}://***@{after}" if separator else f"***@{after}"
-    address, question, _ = url.partition("?")
-    return f"{address}?***" if question and "://" in address else url
+    if "://" in url:
+        url = _BEHIND_THE_PATH.sub(r"\1***", url)
+    return url
 
 
 def shown_url(text: str) -> str:
