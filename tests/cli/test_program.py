@@ -71,7 +71,7 @@ def test_a_wrong_setting_is_one_line_and_ends_with_2(run: Any, command: str) -> 
     result = run(command, *argument, env=wrong)
     assert result.returncode == 2
     assert result.stderr == (
-        "error: TOKENBRIDGE_NATS_PING_INTERVAL_S 'often': a number above 0, please\n"
+        "error: TOKENBRIDGE_NATS_PING_INTERVAL_S 'often' must be a number above 0\n"
     )
     missing = run(command, *argument, "--config", "missing.toml")
     assert missing.returncode == 2

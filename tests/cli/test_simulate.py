@@ -54,8 +54,8 @@ def test_options_win_over_faults_and_faults_over_the_file(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("faults", "sentence"),
     [
-        ("[]", "--faults: a JSON object, please"),
-        ("{", "--faults: a JSON object, please"),
+        ("[]", "--faults must be a JSON object"),
+        ("{", "--faults must be a JSON object"),
         ('{"explode": 1}', "--faults: simulate: .*explode"),
         ('{"status": 200}', "--faults: simulate: .*status"),
     ],
