@@ -11,6 +11,7 @@ from typing import Any
 
 from aiohttp import web
 
+from bridge.config.texts import without_brackets
 from bridge.errors import ConfigurationError
 from bridge.metrics import Gauges, Meters
 
@@ -96,7 +97,7 @@ async def _listening(host: str, port: int) -> list[socket.socket]:
     Raises `OSError`, and `ValueError` for a name that can be none.
     """
     found = await asyncio.get_running_loop().getaddrinfo(
-        host.removeprefix("[").removesuffix("]"),
+        without_brackets(host),
         port,
         type=socket.SOCK_STREAM,
         flags=socket.AI_PASSIVE,

@@ -174,7 +174,9 @@ async def test_all_addresses_of_a_name_have_one_port(
                 assert response.text == "ok\n"
 
 
-@pytest.mark.parametrize("host", ["192.0.2.1", "no.such.invalid", "a..b", "x" * 300])
+@pytest.mark.parametrize(
+    "host", ["192.0.2.1", "no.such.invalid", "a..b", "[::1", "x" * 300]
+)
 async def test_a_host_that_cannot_be_had(process: Process, host: str) -> None:
     with pytest.raises(ConfigurationError, match="cannot listen") as caught:
         async with listening(process, host):

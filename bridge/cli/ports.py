@@ -6,6 +6,7 @@ import contextlib
 import errno
 import socket
 
+from bridge.config.texts import without_brackets
 from bridge.errors import ConfigurationError
 
 #: A NATS server greets at once; whatever else is there may say nothing at all.
@@ -18,7 +19,7 @@ def check_free(port: int, what: str, advice: str, host: str = "127.0.0.1") -> No
     Raises `ConfigurationError`: who has the port, and ``advice``.
     """
     try:
-        _try(host.removeprefix("[").removesuffix("]"), port)
+        _try(without_brackets(host), port)
     except (OSError, ValueError) as error:
         if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
             owner = "a NATS server listens there" if greets_as_nats(port) else ""

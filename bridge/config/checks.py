@@ -11,7 +11,7 @@ from bridge.config import (
     Settings,
     check_api_key,
 )
-from bridge.config.texts import shown
+from bridge.config.texts import quoted
 from bridge.config.urls import backend_address, nats_servers, proxy_for
 from bridge.errors import ConfigurationError
 from bridge.subjects import RESERVED_TENANT, TOKEN
@@ -82,7 +82,7 @@ def _check_lanes(settings: Settings) -> None:
     for lane in settings.lanes:
         if TOKEN.fullmatch(lane) is None:
             raise ConfigurationError(
-                f"lanes: '{shown(lane)}' must be 1 to 64 characters of A-Z a-z 0-9 _ -"
+                f"lanes: {quoted(lane)} must be 1 to 64 characters of A-Z a-z 0-9 _ -"
             )
     # Each prefix has the lanes, and each lane its slots.
     reserved = len(settings.prefixes) * sum(

@@ -31,6 +31,7 @@ from bridge.config.checks import check
 from bridge.config.texts import (
     check_text,
     one_line,
+    quoted,
     read_text,
     shown,
     trimmed,
@@ -39,9 +40,6 @@ from bridge.config.texts import (
 from bridge.errors import ConfigurationError
 
 ENVIRONMENT_PREFIX = "TOKENBRIDGE_"
-
-#: A longer value is not shown: it may be a key in the wrong variable.
-MAX_VALUE_CHARS = 24
 
 S = TypeVar("S", bound=Section)
 
@@ -177,9 +175,8 @@ def _parse(variable: str, name: str, text: str, hint: Any) -> Any:
         # strict=False turns the variable's text into the number that is asked for.
         return msgspec.convert(text, hint, strict=False)
     except msgspec.ValidationError as error:
-        value = f" '{shown(text)}'" if len(text) <= MAX_VALUE_CHARS else ""
         raise ConfigurationError(
-            f"{variable}{value} must be {describe(hint)}"
+            f"{variable} {quoted(text)} must be {describe(hint)}"
         ) from error
 
 

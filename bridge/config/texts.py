@@ -17,8 +17,9 @@ EDGES = " \t\n\v\f\r\x85\xa0\u2028\u2029\u200b\ufeff"
 #: Bytes of a settings file or of a file with a key: more is a wrong path.
 MAX_FILE_BYTES = 1024 * 1024
 
-#: Characters of a value that an error shows, and of the error itself.
+#: Characters of a path, of a value that an error shows, and of the error itself.
 MAX_SHOWN_CHARS = 80
+MAX_VALUE_CHARS = 24
 MAX_ERROR_CHARS = 500
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ufeff]")
@@ -28,7 +29,6 @@ _SURROGATE = re.compile(r"[\ud800-\udfff]")
 _BETWEEN = re.compile(r"([\s,]+)(?=[A-Za-z][A-Za-z0-9+.-]*://)")
 _BEHIND_THE_PATH = re.compile(r"([?#]).+", re.DOTALL)
 _HOST_AND_PORT = re.compile(r"[A-Za-z0-9.-]+:\d{1,5}(/[^?#@]*)?")
-_LONGEST_WITHOUT_SCHEME = 24
 
 
 def trimmed(text: str) -> str:
@@ -42,6 +42,11 @@ def unquoted(text: str) -> str:
     if len(text) >= 2 and text[0] == text[-1] and text[0] in "\"'":
         return trimmed(text[1:-1])
     return text
+
+
+def without_brackets(host: str) -> str:
+    """``host`` without the brackets that an IPv6 address has in a URL."""
+    return host[1:-1] if host.startswith("[") and host.endswith("]") else host
 
 
 def check_text(where: str, text: str, *, path: bool = False) -> None:
@@ -90,6 +95,13 @@ def shown(text: str) -> str:
     return shorten(printable, MAX_SHOWN_CHARS)
 
 
+def quoted(text: str) -> str:
+    """A value as an error line may have it; a longer one may be a key gone astray."""
+    if len(text) > MAX_VALUE_CHARS:
+        return f"({len(text)} characters)"
+    return f"'{shown(text)}'"
+
+
 def one_line(message: str) -> str:
     """An error's message on one line of bounded length."""
     printable = "".join(c if c.isprintable() else " " for c in message)
@@ -123,8 +135,7 @@ def shown_url(text: str) -> str:
     hidden = hide_userinfo(text)
     scheme, separator, rest = hidden.partition("://")
     if not separator:
-        known = len(text) <= _LONGEST_WITHOUT_SCHEME or _HOST_AND_PORT.fullmatch(text)
-        return repr(shown(hidden) if known else "***")
+        return f"'{shown(text)}'" if _HOST_AND_PORT.fullmatch(text) else quoted(hidden)
     netloc = re.split("[/?#]", rest, maxsplit=1)[0]
     host, colon, port = netloc.partition("]:" if netloc.startswith("[") else ":")
     if colon and port and not (port.isascii() and port.isdigit()):

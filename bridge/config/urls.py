@@ -232,7 +232,7 @@ def _split(
         raise ConfigurationError(
             f"{setting}: {shown} has an @ behind its host; {_ENCODED}"
         )
-    if not (_HOST.fullmatch(host) or _is_ip_address(host)):
+    if not (_is_name(host) or _is_ip_address(host)):
         raise ConfigurationError(f"{setting}: {shown} names no host that can exist")
     if any(c.isspace() for c in url):
         raise ConfigurationError(f"{setting}: {shown} has a space in it; write %20")
@@ -259,6 +259,13 @@ def _login(setting: str, netloc: str) -> Login | None:
         ) from error
     check_text(setting, login.user + (login.password or ""))
     return login
+
+
+def _is_name(host: str) -> bool:
+    try:
+        return _HOST.fullmatch(host) is not None and bool(host.encode("idna"))
+    except UnicodeError:
+        return False
 
 
 def _is_ip_address(host: str) -> bool:

@@ -19,6 +19,7 @@ import nats
 import nkeys  # type: ignore[import-untyped]
 import pytest
 import trustme
+from cryptography.hazmat.primitives import serialization
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from nats.aio.msg import Msg
@@ -730,6 +731,72 @@ async def test_a_credentials_file(own_server: NatsServer, tmp_path: Path) -> Non
             with pytest.raises(SetupError) as caught:
                 await Connection(settings, name="test").connect()
         assert "refused" in str(caught.value) or "missing.creds" in str(caught.value)
+
+
+@pytest.mark.parametrize("around", ["\r\n", "\n\n", "\ufeff"])
+async def test_a_credentials_file_of_any_editor_is_read(
+    own_server: NatsServer, tmp_path: Path, around: str
+) -> None:
+    operator = Operator()
+    own_server.more = operator.configuration
+    own_server.start()
+    path = tmp_path / "windows.creds"
+    text = operator.credentials()
+    if around == "\ufeff":
+        path.write_text(around + text, "utf-8")
+    else:
+        path.write_bytes(text.replace("\n", around).encode())
+    async with connected(own_server.url, nats_credentials_file=str(path)) as connection:
+        await connection.flush()
+        # The user is renewed, then the file is broken: the renewed one counts.
+        path.write_text(operator.credentials(), "utf-8")
+        own_server.stop()
+        own_server.start()
+        await flushed(connection)
+        path.write_text("", "utf-8")
+        own_server.stop()
+        own_server.start()
+        await flushed(connection)
+
+
+@pytest.mark.parametrize("text", ["", "junk", "seed", "jwt", "\ud800"])
+async def test_credentials_without_a_user_are_refused_at_once(
+    tmp_path: Path, text: str
+) -> None:
+    whole = Operator().credentials()
+    cut = {
+        "seed": whole.replace("-----\nSU", "-----\nSX"),
+        "jwt": whole.partition("\n\n")[2],
+    }
+    path = tmp_path / "bad.creds"
+    path.write_bytes(cut.get(text, text).encode("utf-8", "surrogatepass"))
+    settings = NatsSettings(nats_credentials_file=str(path))
+    with pytest.raises(
+        SetupError, match=r"nats_credentials_file: .*bad\.creds"
+    ) as caught:
+        await Connection(settings, name="test").connect()
+    assert len(str(caught.value).splitlines()) == 1
+
+
+async def test_a_key_with_a_password_asks_nobody(
+    tmp_path: Path, authority: trustme.CA
+) -> None:
+    mine = authority.issue_cert("client@example.org")
+    mine.cert_chain_pems[0].write_to_path(tmp_path / "client.pem")
+    key = serialization.load_pem_private_key(mine.private_key_pem.bytes(), None)
+    (tmp_path / "client.key").write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.BestAvailableEncryption(b"s3cret"),
+        )
+    )
+    settings = NatsSettings(
+        nats_cert_file=str(tmp_path / "client.pem"),
+        nats_key_file=str(tmp_path / "client.key"),
+    )
+    with pytest.raises(SetupError, match="nats_cert_file or nats_key_file"):
+        tls_context(settings)
 
 
 def test_the_context_verifies() -> None:

@@ -41,7 +41,7 @@ def test_an_address_of_another_machine_is_explained() -> None:
         check_free(0, "the bridge", "advice", "192.0.2.1")
 
 
-@pytest.mark.parametrize("host", ["a..b", "no.such.invalid", "x" * 300])
+@pytest.mark.parametrize("host", ["a..b", "no.such.invalid", "[::1", "x" * 300])
 def test_a_host_that_is_none_is_explained(host: str) -> None:
     with pytest.raises(ConfigurationError, match="the bridge cannot listen on"):
         check_free(0, "the bridge", "advice", host)
