@@ -19,8 +19,8 @@ from bridge.config import (
     BackendSettings,
     Secret,
     Settings,
+    api_key_of,
     check_api_key,
-    read_secret,
 )
 from bridge.config.urls import Proxy, backend_address, proxy_for
 from bridge.decoders.content import content_kind, decoder_for
@@ -236,15 +236,10 @@ def make_backends(settings: Settings) -> Backends:
         key = (route.ca_file, proxy)
         if key not in transports:
             transports[key] = make_transport(settings, route.ca_file, proxy)
-        api_key = read_secret(
-            route.api_key,
-            route.api_key_file,
-            f"backend_api_key_file (backend {route.name})",
-        )
         routes.append(
             Backend(
                 route,
-                api_key,
+                api_key_of(route),
                 transports[key],
                 connect_timeout_s=settings.connect_timeout_s,
                 max_record_bytes=settings.max_record_bytes,

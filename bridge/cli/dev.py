@@ -20,6 +20,7 @@ from bridge.cli.ports import check_free
 from bridge.cli.probing import reason
 from bridge.cli.serve import drain_on_signals
 from bridge.config import BackendSettings, ClientSettings, Settings
+from bridge.config.texts import without_brackets
 from bridge.config.urls import backend_address, nats_servers
 from bridge.embedded import EmbeddedServer
 from bridge.errors import BackendTimeout, BackendUnavailable, GenerationError
@@ -158,7 +159,7 @@ async def _say(settings: Settings, service: Service, simulated: bool) -> None:
         shown, model = await _looked_at(settings)
     lines = [
         f"NATS      {_shown(settings.nats_url)}",
-        f"bridge    http://127.0.0.1:{service.http_port}/readyz",
+        f"bridge    http://{_reachable(settings.http_host)}:{service.http_port}/readyz",
         f"backend   {shown}",
         "",
         "In a second terminal:",
@@ -167,6 +168,14 @@ async def _say(settings: Settings, service: Service, simulated: bool) -> None:
         "Ctrl-C ends it.",
     ]
     click.echo("\n".join(lines))
+
+
+def _reachable(host: str) -> str:
+    """Where to reach what listens on ``host``, as a URL has it."""
+    host = without_brackets(host)
+    if host in ("0.0.0.0", "::"):  # noqa: S104
+        return "127.0.0.1"
+    return f"[{host}]" if ":" in host else host
 
 
 def _ask(settings: Settings, model: str | None) -> str:

@@ -231,3 +231,18 @@ class ClientSettings(NatsSettings):
     lane: Name = "default"
     model: str = ""
     log_level: Literal["debug", "info", "warning", "error"] = "warning"
+
+
+def api_key_of(backend: BackendSettings) -> Secret:
+    """The API key of a backend, from its file where it has one.
+
+    Raises `ConfigurationError` where the file cannot be read, and where no header can
+    carry the key.
+    """
+    bare = backend.name == "default"
+    setting = "backend_api_key" if bare else f"backends.api_key of {backend.name}"
+    file = (
+        "backend_api_key_file" if bare else f"backends.api_key_file of {backend.name}"
+    )
+    key = read_secret(backend.api_key, backend.api_key_file, file)
+    return check_api_key(key, file if backend.api_key_file else setting)

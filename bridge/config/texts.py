@@ -26,7 +26,8 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ufeff]")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 #: Between two URLs of a list: a password may hold a comma, but none before a scheme.
-_BETWEEN = re.compile(r"([\s,]+)(?=[A-Za-z][A-Za-z0-9+.-]*://)")
+#: Linear: a run of separators is looked at once, from its beginning.
+_BETWEEN = re.compile(r"((?<![\s,])[\s,]++)(?=[A-Za-z][A-Za-z0-9+.-]*://)")
 _BEHIND_THE_PATH = re.compile(r"([?#]).+", re.DOTALL)
 _HOST_AND_PORT = re.compile(r"[A-Za-z0-9.-]+:\d{1,5}(/[^?#@]*)?")
 
