@@ -172,10 +172,11 @@ def _read_stdin() -> str:
         raise click.UsageError("the prompt on stdin is empty, or stdin is closed")
     encoding = getattr(sys.stdin, "encoding", None) or "utf-8"
     try:
-        return data.decode(encoding)
+        text = data.decode(encoding)
     except UnicodeDecodeError:
         note_unreadable("the prompt on stdin")
-        return data.decode(encoding, "replace")
+        text = data.decode(encoding, "replace")
+    return text.removeprefix("\ufeff")
 
 
 async def _has_log(client: Client, id: str) -> bool:

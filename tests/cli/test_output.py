@@ -199,6 +199,7 @@ def test_serve_drains_with_closed_streams(
         (b"\xff\xfe\n", "\ufffd\ufffd\n"),
         (b"\xed\xb3\xa9", "\ufffd\ufffd\ufffd"),
         ("grüße\r\n".encode(), "grüße\r\n"),
+        ("\ufeffgrüße".encode(), "grüße"),
     ],
 )
 def test_bytes_on_stdin_that_are_no_utf_8_are_replaced(
