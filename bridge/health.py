@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
+import os
+import socket
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 from aiohttp import web
 
-from bridge.errors import BridgeError
+from bridge.config.texts import without_brackets
+from bridge.errors import ConfigurationError
 from bridge.metrics import Gauges, Meters
 
 #: What the probe asks: ``None`` when all is well, else the reason why not.
@@ -46,7 +52,7 @@ class HealthServer:
         return self._port
 
     async def start(self) -> None:
-        """Listen. Raises `BridgeError` when the port cannot be had."""
+        """Listen. Raises `ConfigurationError` when the address cannot be had."""
         app = web.Application()
         app.router.add_get("/livez", self._livez)
         app.router.add_get("/readyz", self._readyz)
@@ -54,13 +60,13 @@ class HealthServer:
         self._runner = web.AppRunner(app, access_log=None)
         await self._runner.setup()
         try:
-            await web.TCPSite(self._runner, self._host, self._port).start()
-        except OSError as error:
+            for listening in await _listening(self._host, self._port):
+                await web.SockSite(self._runner, listening).start()
+        except (OSError, UnicodeError, ValueError) as error:
             await self.stop()
-            raise BridgeError(
+            raise ConfigurationError(
                 f"cannot listen on {self._host}:{self._port} for health checks: "
-                f"{error.strerror}; is another bridge running? Set "
-                "TOKENBRIDGE_HTTP_PORT to a free port"
+                f"{_reason(error)}"
             ) from error
 
     async def stop(self) -> None:
@@ -83,6 +89,64 @@ class HealthServer:
             body=exposition(self._meters, self._gauges),
             headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"},
         )
+
+
+async def _listening(host: str, port: int) -> list[socket.socket]:
+    """Sockets on every address of ``host``, all on one port, and ``::`` on IPv4 too.
+
+    Raises `OSError`, and `ValueError` for a name that can be none.
+    """
+    found = await asyncio.get_running_loop().getaddrinfo(
+        without_brackets(host),
+        port,
+        type=socket.SOCK_STREAM,
+        flags=socket.AI_PASSIVE,
+    )
+    opened: list[socket.socket] = []
+    failure = OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
+    for family, _, _, _, address in dict.fromkeys(found):
+        # A free port that the first one got is that of all.
+        taken = opened[0].getsockname()[1] if opened else port
+        try:
+            opened.append(_listen(family, (address[0], taken, *address[2:])))
+        except OSError as error:
+            failure = error
+            # A name may have an address of a family that this machine lacks.
+            if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+                break
+    else:
+        if opened:
+            return opened
+    for each in opened:
+        each.close()
+    raise failure
+
+
+def _listen(family: int, address: tuple[Any, ...]) -> socket.socket:
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listening.setblocking(False)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            only = address[0] != "::"
+            listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, only)
+        listening.bind(address)
+        listening.listen(socket.SOMAXCONN)
+    except BaseException:
+        listening.close()
+        raise
+    return listening
+
+
+def _reason(error: Exception) -> str:
+    if not isinstance(error, OSError):
+        return "http_host is no address and no name"
+    if error.errno == errno.EADDRINUSE:
+        return (
+            "the port is taken; is another bridge running? Set TOKENBRIDGE_HTTP_PORT "
+            "to a free port"
+        )
+    return f"{error.strerror}; set TOKENBRIDGE_HTTP_HOST and TOKENBRIDGE_HTTP_PORT"
 
 
 def _answer(problem: str | None) -> web.Response:

@@ -13,6 +13,7 @@ from bridge.bus.cell import Cell
 from bridge.bus.connection import Connection
 from bridge.bus.streams import Lane
 from bridge.config import Settings
+from bridge.config.urls import proxy_for
 from bridge.errors import (
     BusError,
     ConfigurationError,
@@ -97,6 +98,7 @@ class Service:
         `ConnectionLost` when the NATS client closed for good. Cancelling stops at once.
         """
         backends = make_backends(self._settings)
+        self._say_proxies()
         try:
             await self._health.start()
             await self._serve(backends)
@@ -105,6 +107,18 @@ class Service:
             await self._health.stop()
             if self._connection is not None:
                 await self._connection.close()
+
+    def _say_proxies(self) -> None:
+        settings = self._settings
+        for backend in settings.all_backends():
+            proxy = proxy_for(
+                backend.url, settings.backend_https_proxy, settings.backend_no_proxy
+            )
+            if proxy is not None:
+                log.info(
+                    "backend is asked through a proxy, by httpx",
+                    extra={"backend": backend.name, "proxy": proxy.url},
+                )
 
     async def _serve(self, backends: Backends) -> None:
         settings = self._settings

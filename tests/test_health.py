@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import socket
 from collections.abc import AsyncIterator
+from typing import Any
 
 import httpx
 import pytest
 import pytest_asyncio
 from prometheus_client.parser import text_string_to_metric_families
 
-from bridge.errors import BridgeError
+from bridge.errors import ConfigurationError
 from bridge.health import HealthServer
 from bridge.metrics import Meters
 
@@ -99,10 +103,102 @@ async def test_a_port_that_is_taken(process: Process) -> None:
         meters=Meters(),
         gauges=dict,
     )
-    with pytest.raises(BridgeError, match=str(process.server.port)):
+    with pytest.raises(ConfigurationError, match=str(process.server.port)):
         await second.start()
     await second.stop()
     assert (await process.get("/livez")).status_code == 200
+
+
+@contextlib.asynccontextmanager
+async def listening(process: Process, host: str) -> AsyncIterator[HealthServer]:
+    server = HealthServer(
+        host,
+        0,
+        alive=process._alive,
+        ready=process._ready,
+        meters=Meters(),
+        gauges=dict,
+    )
+    await server.start()
+    try:
+        yield server
+    finally:
+        await server.stop()
+
+
+@pytest.mark.parametrize(
+    ("host", "addresses", "silent"),
+    [
+        ("::", ["127.0.0.1", "[::1]"], []),
+        ("[::]", ["127.0.0.1", "[::1]"], []),
+        ("0.0.0.0", ["127.0.0.1"], ["[::1]"]),
+        ("127.0.0.1", ["127.0.0.1"], ["[::1]"]),
+        ("::1", ["[::1]"], ["127.0.0.1"]),
+        ("localhost", ["localhost"], []),
+    ],
+)
+async def test_where_it_listens(
+    process: Process, host: str, addresses: list[str], silent: list[str]
+) -> None:
+    async with (
+        listening(process, host) as server,
+        httpx.AsyncClient(trust_env=False) as client,
+    ):
+        for address in addresses:
+            response = await client.get(f"http://{address}:{server.port}/livez")
+            assert response.text == "ok\n"
+        for address in silent:
+            with pytest.raises(httpx.ConnectError):
+                await client.get(f"http://{address}:{server.port}/livez")
+
+
+async def test_all_addresses_of_a_name_have_one_port(
+    process: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop = asyncio.get_running_loop()
+
+    async def resolved(*_: object, **__: object) -> list[Any]:
+        stream = socket.SOCK_STREAM
+        return [
+            (socket.AF_INET6, stream, 6, "", ("2001:db8::1", 0, 0, 0)),
+            (socket.AF_INET6, stream, 6, "", ("::1", 0, 0, 0)),
+            (socket.AF_INET, stream, 6, "", ("127.0.0.1", 0)),
+        ]
+
+    monkeypatch.setattr(loop, "getaddrinfo", resolved)
+    async with listening(process, "a.name") as server:
+        monkeypatch.undo()
+        async with httpx.AsyncClient(trust_env=False) as client:
+            for address in ("127.0.0.1", "[::1]"):
+                response = await client.get(f"http://{address}:{server.port}/livez")
+                assert response.text == "ok\n"
+
+
+@pytest.mark.parametrize(
+    "host", ["192.0.2.1", "no.such.invalid", "a..b", "[::1", "x" * 300]
+)
+async def test_a_host_that_cannot_be_had(process: Process, host: str) -> None:
+    with pytest.raises(ConfigurationError, match="cannot listen") as caught:
+        async with listening(process, host):
+            pass
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(("first", "second"), [("::", "0.0.0.0"), ("0.0.0.0", "::")])
+async def test_a_port_of_the_other_family_is_taken_too(
+    process: Process, first: str, second: str
+) -> None:
+    async with listening(process, first) as server:
+        other = HealthServer(
+            second,
+            server.port,
+            alive=process._alive,
+            ready=process._ready,
+            meters=Meters(),
+            gauges=dict,
+        )
+        with pytest.raises(ConfigurationError, match="the port is taken"):
+            await other.start()
 
 
 async def test_stopping_twice_does_no_harm(process: Process) -> None:

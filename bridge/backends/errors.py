@@ -19,6 +19,10 @@ def open_error(error: Exception, backend: str) -> GenerationError:
     reason = shorten(str(error) or type(error).__name__, 200)
     if isinstance(error, httpx.ConnectTimeout | httpx.ConnectError):
         return BackendUnavailable(f"backend {backend} cannot be reached: {reason}")
+    if isinstance(error, httpx.ProxyError):
+        return BackendUnavailable(
+            f"backend {backend} cannot be reached through its proxy: {reason}"
+        )
     if isinstance(error, httpx.ReadTimeout):
         return BackendTimeout(f"backend {backend} did not answer in time")
     if isinstance(error, httpx.RemoteProtocolError):

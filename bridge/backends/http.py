@@ -15,7 +15,14 @@ from bridge.backends.opening import opener
 from bridge.backends.pulled import PulledBody
 from bridge.backends.transport import SlimTransport
 from bridge.backends.upstream import Upstream
-from bridge.config import BackendSettings, Secret, Settings, read_secret
+from bridge.config import (
+    BackendSettings,
+    Secret,
+    Settings,
+    api_key_of,
+    check_api_key,
+)
+from bridge.config.urls import Proxy, backend_address, proxy_for
 from bridge.decoders.content import decoder_for
 from bridge.dialects.openai import OpenAIResponse
 from bridge.dialects.openai_errors import MAX_ERROR_BODY_BYTES, error_for_status
@@ -52,17 +59,30 @@ class Backend:
         self.can_continue = settings.continue_ == "final_message"
         self._think_tags = settings.think_tags
         self._transport = transport
-        base = settings.url.rstrip("/")
-        self.url = httpx.URL(f"{base}/chat/completions")
-        self.models_url = httpx.URL(f"{base}/models")
+        address = backend_address(settings.url, f"the URL of backend {settings.name}")
+        try:
+            self.url = httpx.URL(address.at("/chat/completions"))
+            self.models_url = httpx.URL(address.at("/models"))
+        except httpx.InvalidURL as error:
+            raise ConfigurationError(
+                f"the URL of backend {settings.name} cannot be used: {error}"
+            ) from error
         self._headers = [
             (b"Host", self.url.netloc),
             (b"Accept", b"text/event-stream, application/x-ndjson, application/json"),
             (b"User-Agent", b"tokenbridge"),
         ]
+        if api_key and address.login is not None:
+            raise ConfigurationError(
+                f"backend {settings.name} has a user name in its URL and an API key: "
+                "only one of them can be the Authorization header"
+            )
+        authorization = address.authorization.reveal()
         if api_key:
-            key = f"Bearer {api_key.reveal()}".encode()
-            self._headers.append((b"Authorization", key))
+            check_api_key(api_key, f"the API key of backend {settings.name}")
+            authorization = f"Bearer {api_key.reveal()}"
+        if authorization:
+            self._headers.append((b"Authorization", authorization.encode()))
         self._connect_timeout_s = connect_timeout_s
         self._open = opener(transport, self.url, self._headers, self._timeouts(None))
         self._max_record_bytes = max_record_bytes
@@ -71,7 +91,7 @@ class Backend:
         self._shunned_until = 0.0
 
     def __repr__(self) -> str:
-        shown = self.url.copy_with(userinfo=b"", query=None)
+        shown = self.url.copy_with(query=None)
         return f"<Backend {self.name} {shown}{' shunned' if self.shunned else ''}>"
 
     @property
@@ -175,7 +195,8 @@ class Backend:
             raise open_error(error, self.name) from error
         except (ValueError, KeyError, TypeError) as error:
             raise BackendProtocolError(
-                f"backend {self.name} does not list its models at {self.models_url}"
+                f"backend {self.name} does not list its models at "
+                f"{self.models_url.copy_with(query=None)}"
             ) from error
 
     def _timeouts(self, timeout_s: float | None) -> dict[str, float | None]:
@@ -221,16 +242,18 @@ class Backends:
 def make_backends(settings: Settings) -> Backends:
     """The routes of the settings. Raises `ConfigurationError`."""
     routes: list[Backend] = []
-    transports: dict[str, httpx.AsyncBaseTransport] = {}
+    transports: dict[tuple[str, Proxy | None], httpx.AsyncBaseTransport] = {}
     for route in settings.all_backends():
-        key = route.ca_file
+        proxy = proxy_for(
+            route.url, settings.backend_https_proxy, settings.backend_no_proxy
+        )
+        key = (route.ca_file, proxy)
         if key not in transports:
-            transports[key] = make_transport(settings, route.ca_file)
-        api_key = read_secret(route.api_key, route.api_key_file, "backend_api_key_file")
+            transports[key] = make_transport(settings, route.ca_file, proxy)
         routes.append(
             Backend(
                 route,
-                api_key,
+                api_key_of(route),
                 transports[key],
                 connect_timeout_s=settings.connect_timeout_s,
                 max_record_bytes=settings.max_record_bytes,
@@ -240,8 +263,13 @@ def make_backends(settings: Settings) -> Backends:
     return Backends(routes, list(transports.values()))
 
 
-def make_transport(settings: Settings, ca_file: str) -> httpx.AsyncBaseTransport:
-    """The transport that the settings name, verifying TLS by ``ca_file`` if given."""
+def make_transport(
+    settings: Settings, ca_file: str, proxy: Proxy | None = None
+) -> httpx.AsyncBaseTransport:
+    """The transport that the settings name, verifying TLS by ``ca_file`` if given.
+
+    Through a ``proxy`` it is httpx's: the slim one has none.
+    """
     context: ssl.SSLContext | None = None
     if ca_file:
         try:
@@ -250,7 +278,7 @@ def make_transport(settings: Settings, ca_file: str) -> httpx.AsyncBaseTransport
             raise ConfigurationError(
                 f"backend_ca_file: cannot use {ca_file}: {error}"
             ) from error
-    if settings.backend_transport == "slim":
+    if settings.backend_transport == "slim" and proxy is None:
         return SlimTransport(
             ssl_context=context, connect_timeout_s=settings.connect_timeout_s
         )
@@ -260,4 +288,10 @@ def make_transport(settings: Settings, ca_file: str) -> httpx.AsyncBaseTransport
         limits=limits,
         trust_env=True,
         http2=False,
+        proxy=_httpx_proxy(proxy) if proxy is not None else None,
     )
+
+
+def _httpx_proxy(proxy: Proxy) -> httpx.Proxy:
+    auth = (proxy.login.user, proxy.login.password or "") if proxy.login else None
+    return httpx.Proxy(proxy.url, auth=auth)

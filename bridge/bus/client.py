@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import nats.errors
 from nats.aio.client import Client
 from nats.aio.subscription import Subscription
 
+from bridge.bus.options import login_options
+from bridge.config.urls import Login
 from bridge.errors import SetupError
 
 log = logging.getLogger(__name__)
 
 
 #: What `BusClient` overrides and uses of nats-py beyond its public interface.
-METHODS = ("_process_msg", "_process_headers", "_build_message")
-OF_A_CLIENT = ("_subs",)
+METHODS = ("_process_msg", "_process_headers", "_build_message", "_connect_command")
+OF_A_CLIENT = ("_subs", "_current_server")
 OF_A_SUBSCRIPTION = ("_cb", "_received")
 
 
@@ -31,7 +35,20 @@ class BusClient(Client):
     A subject that is no UTF-8 does not end the read loop either, as it would nats-py's:
     any bytes make a subject, and a job published on such a one would be delivered again
     and again to take every worker down.
+
+    ``logins``, by host and port, are those of servers that have one of their own.
+    nats-py sends what stands in a URL as it is, percent signs and all.
     """
+
+    def __init__(self, logins: Mapping[str, Login] = MappingProxyType({})) -> None:
+        super().__init__()
+        self._logins = logins
+
+    def _connect_command(self) -> bytes:
+        server = self._current_server
+        login = self._logins.get(server.uri.netloc) if server is not None else None
+        self.options.update(login_options(login))
+        return super()._connect_command()
 
     async def _process_msg(
         self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes

@@ -19,7 +19,7 @@ from nats.aio.subscription import Subscription
 
 from bridge.bus.client import BusClient, check_fits, is_final
 from bridge.bus.commands import TooLarge, command, headers_size
-from bridge.bus.options import client_options, redact, server_urls
+from bridge.bus.options import client_options, own_logins, server_urls
 from bridge.bus.outbox import Outbox
 from bridge.bus.questions import Question, Questions
 from bridge.config import NatsSettings
@@ -47,11 +47,13 @@ class Connection:
 
     Publishing is a plain call; whoever publishes much looks at ``outbox.congested``.
     A connection whose client ended up closed is useless for good: `closed` is set, and
-    the process is expected to end or to build a new one.
+    the process is expected to end or to build a new one. Making one raises
+    `ConfigurationError` for a ``nats_url`` that is none.
     """
 
     def __init__(self, settings: NatsSettings, *, name: str) -> None:
         self._settings = settings
+        self._servers = server_urls(settings)
         self._name = name
         self._client = BusClient()
         self._outbox = Outbox(self._client)
@@ -91,7 +93,7 @@ class Connection:
     @property
     def servers(self) -> str:
         """The configured servers, without credentials."""
-        return ", ".join(redact(url) for url in server_urls(self._settings))
+        return ", ".join(self._servers)
 
     @property
     def max_payload(self) -> int:
@@ -122,7 +124,7 @@ class Connection:
         `ConnectionLost`. May be cancelled.
         """
         options = client_options(self._settings, self._name)
-        self._client = BusClient()
+        self._client = BusClient(own_logins(self._settings))
         self._outbox = Outbox(self._client)
         self._failures = asyncio.Queue()
         connecting = asyncio.ensure_future(self._connect(options))
@@ -155,7 +157,7 @@ class Connection:
 
     async def _watch(self, connecting: asyncio.Future[None], wait: bool) -> None:
         """Wait for ``connecting``; nats-py itself never gives up nor says why."""
-        servers = len(server_urls(self._settings))
+        servers = len(self._servers)
         failures = 0
         said_at = -SAY_EVERY_S
         while True:
@@ -191,7 +193,7 @@ class Connection:
                 f"NATS at {self.servers} is nats-server {self.server_version}; "
                 f"tokenbridge needs "
                 f"{MINIMUM_SERVER[0]}.{MINIMUM_SERVER[1]} or newer (fast-ingest "
-                "batches): please upgrade it"
+                "batches)"
             )
 
     def publish(

@@ -15,7 +15,14 @@ from bridge.cli.connecting import connected
 from bridge.cli.event_loop import run
 from bridge.cli.figures import Figures
 from bridge.cli.logging import secrets_of, set_up
-from bridge.cli.options import TOKEN, client_options, settings_of
+from bridge.cli.options import (
+    TEXT,
+    TOKEN,
+    client_options,
+    note_unreadable,
+    settings_of,
+)
+from bridge.cli.output import OutputLost, discard_stdout, read_stdin
 from bridge.cli.printers import make_printer, say_end, say_note
 from bridge.cli.reading import Patience, noting_outages, on_signals, read
 from bridge.client import Client, Stream
@@ -25,6 +32,9 @@ from bridge.errors import BridgeError, BusError, ClientError
 #: The model that is asked for where nobody names one: a backend without a list of
 #: models takes any, and most that serve one model ignore the name.
 DEFAULT_MODEL = "default"
+
+#: As much as a NATS message can ever carry (the server's upper limit of max_payload).
+MAX_PROMPT_BYTES = 64 * 1024 * 1024
 
 #: So long without any event, and a note says what that may mean, in seconds.
 SAY_QUEUED_AFTER_S = 3.0
@@ -36,13 +46,15 @@ Examples:
   tokenbridge ask --json "Why?" | jq -r 'select(.type == "token").text'
   git diff | tokenbridge ask --system "Review this change." -
 
-Ctrl-C cancels the request. Exit code 0: completed, 1: failed, 2: wrong usage,
-3: cancelled."""
+Ctrl-C cancels the request, and so does closing the output. Exit code 0: completed,
+1: failed, 2: wrong usage, 3: cancelled."""
 
 
 @click.command("ask", epilog=EPILOG)
-@click.argument("prompt")
-@click.option("--system", metavar="TEXT", help="A system message before the prompt.")
+@click.argument("prompt", type=TEXT)
+@click.option(
+    "--system", type=TEXT, metavar="TEXT", help="A system message before the prompt."
+)
 @click.option("--model", metavar="NAME", help="The model  [default: default]")
 @click.option("--lane", type=TOKEN, help="The lane that takes it  [default: default]")
 @click.option("--id", type=TOKEN, help="The request's id  [default: a random one]")
@@ -130,6 +142,14 @@ async def ask(
             if not patience.limit.expired():
                 raise
             return _left_early(stream, patience, wait_s, error)
+        except OutputLost as error:
+            if not error.reader_gone:
+                raise
+            # Leaving the stream has cancelled the request.
+            discard_stdout()
+            if stream.end is None:
+                click.echo("cancelled: the output is not read any more", err=True)
+            return exit_codes.CANCELLED
     if not as_json:
         line = figures.logged_line() if ran_before else figures.line()
         click.echo(click.style(line, dim=True), err=True)
@@ -137,10 +157,26 @@ async def ask(
 
 
 def _read_stdin() -> str:
+    """The prompt on stdin. Raises `click.UsageError` where there is none."""
     try:
-        return sys.stdin.read()
-    except UnicodeDecodeError as error:
-        raise click.UsageError(f"the prompt on stdin is no text: {error}") from error
+        data = read_stdin(MAX_PROMPT_BYTES + 1)
+    except OSError as error:
+        raise click.UsageError(
+            f"the prompt cannot be read from stdin: {error.strerror}"
+        ) from error
+    if len(data) > MAX_PROMPT_BYTES:
+        raise click.UsageError(
+            f"the prompt on stdin is larger than {MAX_PROMPT_BYTES} bytes"
+        )
+    if not data:
+        raise click.UsageError("the prompt on stdin is empty, or stdin is closed")
+    encoding = getattr(sys.stdin, "encoding", None) or "utf-8"
+    try:
+        text = data.decode(encoding)
+    except UnicodeDecodeError:
+        note_unreadable("the prompt on stdin")
+        text = data.decode(encoding, "replace")
+    return text.removeprefix("\ufeff")
 
 
 async def _has_log(client: Client, id: str) -> bool:

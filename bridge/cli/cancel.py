@@ -8,7 +8,7 @@ from bridge.cli import exit_codes
 from bridge.cli.connecting import connected
 from bridge.cli.event_loop import run
 from bridge.cli.logging import secrets_of, set_up
-from bridge.cli.options import TOKEN, client_options, settings_of
+from bridge.cli.options import TEXT, TOKEN, client_options, settings_of
 from bridge.config import ClientSettings
 
 EPILOG = """\b
@@ -24,6 +24,7 @@ Cancelling what has ended does nothing. Exit code 0: the cancel is stored."""
 @click.option("--session", type=TOKEN, help="Cancel all that this session has.")
 @click.option(
     "--reason",
+    type=TEXT,
     default="cancelled by hand",
     show_default=True,
     metavar="TEXT",

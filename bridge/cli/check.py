@@ -25,6 +25,7 @@ from bridge.cli.logging import secrets_of, set_up
 from bridge.cli.options import config_option, nats_option, settings_of
 from bridge.cli.probing import why
 from bridge.config import BackendSettings, Settings
+from bridge.config.urls import Proxy, proxy_for
 from bridge.errors import (
     BackendRejected,
     BusError,
@@ -293,19 +294,26 @@ async def backend_findings(settings: Settings) -> AsyncIterator[Finding]:
     backends = make_backends(settings)
     try:
         for route, given in zip(backends.routes, settings.all_backends(), strict=True):
-            yield await _backend(route, given)
+            proxy = proxy_for(
+                given.url, settings.backend_https_proxy, settings.backend_no_proxy
+            )
+            yield await _backend(route, given, proxy)
     finally:
         await backends.aclose()
 
 
-async def _backend(route: Backend, given: BackendSettings) -> Finding:
+async def _backend(
+    route: Backend, given: BackendSettings, proxy: Proxy | None
+) -> Finding:
     what = f"backend {route.name}"
+    # Without the query, which may have a key.
+    where = str(route.models_url.copy_with(query=None))
+    if proxy is not None:
+        where += f" through {proxy.url}"
     try:
         models = await route.probe(timeout_s=PROBE_TIMEOUT_S)
     except GenerationError as error:
-        return Finding(
-            False, what, f"{why(error, route.name)} ({route.models_url})", _hint(error)
-        )
+        return Finding(False, what, f"{why(error, route.name)} ({where})", _hint(error))
     absent = [model for model in given.models if model not in models]
     if absent:
         return Finding(
@@ -314,9 +322,7 @@ async def _backend(route: Backend, given: BackendSettings) -> Finding:
             f"answers, and does not list {', '.join(absent)}",
             f"it has: {_some(models)}",
         )
-    return Finding(
-        True, what, f"answers at {route.models_url}, models: {_some(models)}"
-    )
+    return Finding(True, what, f"answers at {where}, models: {_some(models)}")
 
 
 def _hint(error: GenerationError) -> str:

@@ -11,7 +11,6 @@ import click
 import msgspec
 
 from bridge.backends.http import Backend, make_backends
-from bridge.bus.options import redact
 from bridge.cli import exit_codes
 from bridge.cli.event_loop import run
 from bridge.cli.in_process import start
@@ -21,6 +20,8 @@ from bridge.cli.ports import check_free
 from bridge.cli.probing import reason
 from bridge.cli.serve import drain_on_signals
 from bridge.config import BackendSettings, ClientSettings, Settings
+from bridge.config.texts import without_brackets
+from bridge.config.urls import backend_address, nats_servers
 from bridge.embedded import EmbeddedServer
 from bridge.errors import BackendTimeout, BackendUnavailable, GenerationError
 from bridge.service import Service
@@ -158,7 +159,7 @@ async def _say(settings: Settings, service: Service, simulated: bool) -> None:
         shown, model = await _looked_at(settings)
     lines = [
         f"NATS      {_shown(settings.nats_url)}",
-        f"bridge    http://127.0.0.1:{service.http_port}/readyz",
+        f"bridge    http://{_reachable(settings.http_host)}:{service.http_port}/readyz",
         f"backend   {shown}",
         "",
         "In a second terminal:",
@@ -167,6 +168,14 @@ async def _say(settings: Settings, service: Service, simulated: bool) -> None:
         "Ctrl-C ends it.",
     ]
     click.echo("\n".join(lines))
+
+
+def _reachable(host: str) -> str:
+    """Where to reach what listens on ``host``, as a URL has it."""
+    host = without_brackets(host)
+    if host in ("0.0.0.0", "::"):  # noqa: S104
+        return "127.0.0.1"
+    return f"[{host}]" if ":" in host else host
 
 
 def _ask(settings: Settings, model: str | None) -> str:
@@ -181,7 +190,7 @@ def _ask(settings: Settings, model: str | None) -> str:
 
 
 def _shown(nats_url: str) -> str:
-    return ",".join(redact(url.strip()) for url in nats_url.split(","))
+    return ",".join(server.url for server in nats_servers(nats_url))
 
 
 async def _looked_at(settings: Settings) -> tuple[str, str]:
@@ -198,7 +207,7 @@ async def _looked_at(settings: Settings) -> tuple[str, str]:
 
 
 async def _probed(given: BackendSettings, route: Backend) -> tuple[str, str | None]:
-    shown, models = given.url, given.models
+    shown, models = backend_address(given.url).base, given.models
     try:
         listed = await route.probe(timeout_s=PROBE_TIMEOUT_S)
     except GenerationError as error:

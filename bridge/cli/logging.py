@@ -19,7 +19,8 @@ from typing import Any
 import msgspec
 
 from bridge.cli.imports import lean
-from bridge.config import NatsSettings, Secret, Settings, read_secret
+from bridge.config import NatsSettings, Settings, api_key_of
+from bridge.config.urls import backend_address, secrets_in
 
 #: A line per HTTP request, or per open socket, is noise where we log requests
 #: ourselves: shown from ``debug`` on.
@@ -117,15 +118,21 @@ _encode = msgspec.json.Encoder(enc_hook=repr).encode
 def secrets_of(settings: NatsSettings) -> set[str]:
     """Every secret text that the settings hold or whose file they name.
 
-    Raises `ConfigurationError` where a file cannot be read.
+    Raises `ConfigurationError` where a file cannot be read or has no usable key.
     """
     secrets = [settings.nats_password, settings.nats_token]
+    urls = [settings.nats_url]
     if isinstance(settings, Settings):
+        urls.append(settings.backend_https_proxy)
         for backend in settings.all_backends():
-            path = backend.api_key_file
-            stored = read_secret(Secret(), path, "backend_api_key_file")
-            secrets += [backend.api_key, stored]
-    return {secret.reveal() for secret in secrets if secret}
+            urls.append(backend.url)
+            secrets += [
+                backend.api_key,
+                api_key_of(backend),
+                backend_address(backend.url).authorization,
+            ]
+    revealed = {secret.reveal() for secret in secrets if secret}
+    return revealed.union(*map(secrets_in, urls))
 
 
 def _formatter(as_json: bool, colours: bool) -> logging.Formatter:

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import socket
 
+from bridge.config.texts import without_brackets
 from bridge.errors import ConfigurationError
 
 #: A NATS server greets at once; whatever else is there may say nothing at all.
@@ -17,21 +18,28 @@ def check_free(port: int, what: str, advice: str, host: str = "127.0.0.1") -> No
 
     Raises `ConfigurationError`: who has the port, and ``advice``.
     """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        _try(without_brackets(host), port)
+    except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
+            owner = "a NATS server listens there" if greets_as_nats(port) else ""
+            reason = f"the port is taken{f' ({owner})' if owner else ''}"
+        else:
+            reason = getattr(error, "strerror", None) or "that is no address"
+        raise ConfigurationError(
+            f"{what} cannot listen on {host}:{port}: {reason}; {advice}"
+        ) from error
+
+
+def _try(host: str, port: int) -> None:
+    """Bind to the first address of ``host``. Raises `OSError` and `ValueError`."""
+    family, _, _, _, address = socket.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-            probe.listen(1)
-        except OSError as error:
-            if error.errno == errno.EADDRINUSE:
-                owner = "a NATS server listens there" if greets_as_nats(port) else ""
-                reason = f"the port is taken{f' ({owner})' if owner else ''}"
-            else:
-                reason = error.strerror or str(error)
-            raise ConfigurationError(
-                f"{what} cannot listen on {host}:{port}: {reason}; {advice}"
-            ) from error
+        probe.bind(address)
+        probe.listen(1)
 
 
 def greets_as_nats(port: int) -> bool:

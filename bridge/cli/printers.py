@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from typing import Protocol, TextIO
 
 import click
 
 from bridge.cli import exit_codes
+from bridge.cli.output import CONTROL
 from bridge.events import (
     AnyEvent,
     Cancelled,
@@ -24,9 +24,6 @@ from bridge.events import (
     UnknownEvent,
     encode,
 )
-
-#: What a terminal would obey instead of showing: a model's text may hold anything.
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 class Printer(Protocol):
@@ -143,7 +140,7 @@ class TextPrinter:
     def _reason(self, text: str) -> None:
         # Not the answer, so not on stdout, which may be a file.
         self._reasoning = True
-        shown = _CONTROL.sub("", text)
+        shown = CONTROL.sub("", text)
         click.echo(click.style(shown, dim=True, italic=True), err=True, nl=False)
 
     def _end_reasoning(self) -> None:
@@ -155,7 +152,7 @@ class TextPrinter:
         if not text:
             return
         self._open_line = not text.endswith("\n")
-        self._out.write(_CONTROL.sub("", text) if self._safe else text)
+        self._out.write(CONTROL.sub("", text) if self._safe else text)
         self._out.flush()
 
 
@@ -173,7 +170,7 @@ def _skipped(count: int) -> str:
 
 
 def _call(call: ToolCall) -> str:
-    return _CONTROL.sub("", f"tool call: {call.name or '?'}({call.arguments})")
+    return CONTROL.sub("", f"tool call: {call.name or '?'}({call.arguments})")
 
 
 def say_note(text: str) -> None:
@@ -196,5 +193,5 @@ def say_end(end: AnyEvent | None) -> int:
 
 
 def _say(what: str, text: str) -> None:
-    line = _CONTROL.sub("", " ".join(text.split()))
+    line = CONTROL.sub("", " ".join(text.split()))
     click.echo(f"{click.style(f'{what}:', fg='red', bold=True)} {line}", err=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import os
 import sys
 from typing import Any
 
@@ -12,6 +11,12 @@ import click
 
 from bridge.cli import exit_codes
 from bridge.cli.imports import lean
+from bridge.cli.output import (
+    CONTROL,
+    OutputLost,
+    discard_stdout,
+    open_standard_streams,
+)
 from bridge.errors import BridgeError, ConfigurationError
 
 #: What `--help` lists, in the order of a first visit. The modules are imported when
@@ -82,15 +87,16 @@ def main(arguments: list[str] | None = None) -> None:
     Every error that tokenbridge knows is one line on stderr: exit code 2 for a wrong
     setting or usage, 1 for the rest.
     """
-    _tolerant_output()
+    open_standard_streams()
     try:
         code = _run(arguments)
         sys.stdout.flush()
-    except BrokenPipeError:
-        # Whoever read the output has gone; nothing may be flushed there at exit.
-        with open(os.devnull, "w") as nowhere:
-            os.dup2(nowhere.fileno(), sys.stdout.fileno())
-        code = exit_codes.FAILED
+    except OutputLost as error:
+        discard_stdout()
+        code = exit_codes.READER_GONE
+        if not error.reader_gone:
+            say_error(str(error))
+            code = exit_codes.FAILED
     sys.exit(code)
 
 
@@ -111,6 +117,8 @@ def _run(arguments: list[str] | None) -> int:
     except ConfigurationError as error:
         say_error(str(error))
         return exit_codes.WRONG_USAGE
+    except OutputLost:
+        raise
     except BridgeError as error:
         say_error(str(error))
         return exit_codes.FAILED
@@ -125,12 +133,5 @@ def _see(error: click.UsageError) -> str:
 
 def say_error(message: str) -> None:
     """Print ``message`` as the one line that an error is."""
-    line = " ".join(message.split())
+    line = CONTROL.sub("", " ".join(message.split()))
     click.echo(f"{click.style('error:', fg='red', bold=True)} {line}", err=True)
-
-
-def _tolerant_output() -> None:
-    """What the terminal's encoding lacks is replaced, instead of ending the program."""
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(AttributeError, ValueError):
-            stream.reconfigure(errors="replace")  # type: ignore[union-attr]

@@ -112,8 +112,8 @@ async def read(
 ) -> None:
     """Print the events as they come.
 
-    Raises what iterating ``stream`` does, and `BrokenPipeError` when whoever reads
-    the output has gone.
+    Raises what iterating ``stream`` does, and `OutputLost` when the output is not
+    taken.
     """
     first = True
     try:
@@ -126,5 +126,4 @@ async def read(
             figures.take(event)
             printer.show(event)
     finally:
-        with contextlib.suppress(BrokenPipeError):
-            printer.close()
+        printer.close()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from pathlib import Path
 from typing import Any
 
 import click
@@ -12,6 +11,7 @@ import msgspec
 from bridge.cli import exit_codes
 from bridge.cli.event_loop import run
 from bridge.cli.logging import set_up
+from bridge.config.texts import read_text, shown
 from bridge.errors import ConfigurationError
 from bridge.simulator import Behaviour, InvalidBehaviour, Simulator
 from bridge.simulator import run as run_simulator
@@ -119,17 +119,18 @@ def _read(file: str | None) -> str | None:
     if file is None:
         return None
     try:
-        return Path(file).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"--behaviour: cannot read {file}: {error}") from error
+        return read_text(file)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"--behaviour: {error}") from error
 
 
 def _object(option: str, text: str) -> dict[str, Any]:
     try:
         return msgspec.json.decode(text, type=dict[str, Any])
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise ConfigurationError(
-            f'{option}: a JSON object, please, such as {{"stall_after": 10}} ({error})'
+            f'{option} must be a JSON object, such as {{"stall_after": 10}} '
+            f"({shown(str(error))})"
         ) from error
 
 

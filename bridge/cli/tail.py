@@ -20,7 +20,7 @@ Examples:
   tokenbridge tail req-7f3a --from-seq 120 --json
 
 Ctrl-C ends the reading, not the request. Exit code 0: completed, 1: failed or not
-found, 3: cancelled."""
+found, 3: cancelled, 141: the output is not read any more."""
 
 
 @click.command("tail", epilog=EPILOG)
@@ -39,7 +39,7 @@ found, 3: cancelled."""
     default=2.0,
     show_default=True,
     metavar="SECONDS",
-    help="For so long an unknown id may still appear.",
+    help="How long to wait for an unknown id, in seconds.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the events, one a line.")
 @client_options

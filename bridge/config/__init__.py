@@ -6,17 +6,18 @@ structs as arguments; only the command line fills them from there (`loading.load
 
 - `loading`: from a TOML file and the environment into a struct
 - `checks`: what no type can say
+- `urls`: URLs taken apart; which proxy a backend has
+- `texts`: what is trimmed of a value, and how an error shows one
 """
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
 
+from bridge.config.texts import check_text, hide_userinfo, read_text, shown, trimmed
 from bridge.errors import ConfigurationError
 from bridge.subjects import TOKEN
 
@@ -27,9 +28,6 @@ Port = Annotated[int, Meta(ge=0, le=65535)]
 Continue = Literal["none", "final_message"]
 # `$` would let a final newline through.
 Name = Annotated[str, Meta(pattern=rf"^{TOKEN.pattern}\Z")]
-
-# Up to the last `@`: a password with a slash in it is no valid URL, and still secret.
-_USERINFO = re.compile(r"://[^\s,]*@")
 
 
 class Secret:
@@ -57,32 +55,40 @@ class Secret:
         return "Secret(***)" if self._value else "Secret()"
 
 
-def hide_userinfo(url: str) -> str:
-    """``url`` with what stands before its ``@`` blanked."""
-    return _USERINFO.sub("://***@", url)
-
-
 def read_secret(value: Secret, path: str, setting: str) -> Secret:
-    """The secret itself, or what the file at ``path`` holds, stripped.
+    """The secret itself, or what the file at ``path`` holds, trimmed.
 
-    Raises `ConfigurationError` when the file cannot be read or is empty.
+    Raises `ConfigurationError` when the file cannot be read, is empty, or has more than
+    one line.
     """
     if not path:
         return value
     try:
-        text = Path(path).read_text(encoding="utf-8").strip()
-    except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or "it is not text in UTF-8"
-        raise ConfigurationError(f"{setting}: cannot read {path}: {why}") from error
+        text = trimmed(read_text(path))
+        check_text(shown(path), text)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{setting}: {error}") from error
     if not text:
-        raise ConfigurationError(f"{setting}: {path} is empty")
+        raise ConfigurationError(f"{setting}: {shown(path)} is empty")
     return Secret(text)
+
+
+def check_api_key(key: Secret, setting: str) -> Secret:
+    """Return ``key``, or raise `ConfigurationError`: no header can carry it."""
+    text = key.reveal()
+    if not all("!" <= character <= "~" for character in text):
+        raise ConfigurationError(
+            f"{setting} must be printable ASCII without spaces; that is all a header "
+            "can carry"
+        )
+    return key
 
 
 class Section(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """A table of the file: unknown keys are errors, so that a typo is found.
 
-    Its ``repr`` shows neither a `Secret` nor what stands before the ``@`` of a URL.
+    Its ``repr`` shows no `Secret`, and of a URL neither what stands before its ``@``
+    nor its query.
     """
 
     def __repr__(self) -> str:
@@ -173,6 +179,8 @@ class Settings(BusSettings):
     backend_continue: Continue = "none"
     backend_think_tags: bool = False
     backend_transport: Literal["slim", "httpx"] = "slim"
+    backend_https_proxy: str = ""
+    backend_no_proxy: str = ""
     backends: list[BackendSettings] = []
 
     slots: PositiveInt = 64
@@ -223,3 +231,18 @@ class ClientSettings(NatsSettings):
     lane: Name = "default"
     model: str = ""
     log_level: Literal["debug", "info", "warning", "error"] = "warning"
+
+
+def api_key_of(backend: BackendSettings) -> Secret:
+    """The API key of a backend, from its file where it has one.
+
+    Raises `ConfigurationError` where the file cannot be read, and where no header can
+    carry the key.
+    """
+    bare = backend.name == "default"
+    setting = "backend_api_key" if bare else f"backends.api_key of {backend.name}"
+    file = (
+        "backend_api_key_file" if bare else f"backends.api_key_file of {backend.name}"
+    )
+    key = read_secret(backend.api_key, backend.api_key_file, file)
+    return check_api_key(key, file if backend.api_key_file else setting)

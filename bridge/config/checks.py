@@ -3,29 +3,32 @@
 from __future__ import annotations
 
 import math
-from urllib.parse import urlsplit
 
 from bridge.config import (
     ClientSettings,
     NatsSettings,
     Section,
     Settings,
-    hide_userinfo,
+    check_api_key,
 )
+from bridge.config.texts import quoted
+from bridge.config.urls import backend_address, nats_servers, proxy_for
 from bridge.errors import ConfigurationError
 from bridge.subjects import RESERVED_TENANT, TOKEN
 
 #: A job is kept for so much longer than the longest deadline, in seconds.
 JOB_OUTLIVES_S = 60.0
 
+#: JetStream counts durations in nanoseconds, and sizes in bytes, in 63 bits.
+MAX_SECONDS = 1_000_000_000
+MAX_COUNT = 2**63 - 1
+
 
 def check(settings: Section) -> None:
     """Check what no type can say. Raises `ConfigurationError` naming the setting."""
     for section in (settings, *getattr(settings, "lanes", {}).values()):
         for name in section.__struct_fields__:
-            value = getattr(section, name)
-            if isinstance(value, float) and not math.isfinite(value):
-                raise ConfigurationError(f"{name}: a finite number, please")
+            _check_number(name, getattr(section, name))
     if isinstance(settings, NatsSettings):
         _check_nats(settings)
     if isinstance(settings, Settings | ClientSettings):
@@ -34,44 +37,36 @@ def check(settings: Section) -> None:
         _check_lanes(settings)
         _check_durations(settings)
         _check_backends(settings)
+        if not settings.http_host:
+            raise ConfigurationError(
+                'http_host must be an address or a name; "::" is every address'
+            )
     if isinstance(settings, ClientSettings) and settings.tenant == RESERVED_TENANT:
         raise ConfigurationError(f"tenant: {RESERVED_TENANT!r} is reserved")
+
+
+def _check_number(name: str, value: object) -> None:
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigurationError(f"{name} must be a finite number")
+    if isinstance(value, float) and value > MAX_SECONDS:
+        raise ConfigurationError(f"{name} must be at most {MAX_SECONDS} seconds")
+    if isinstance(value, int) and value > MAX_COUNT:
+        raise ConfigurationError(f"{name} must be at most {MAX_COUNT}")
 
 
 def _check_nats(settings: NatsSettings) -> None:
     if bool(settings.nats_cert_file) != bool(settings.nats_key_file):
         raise ConfigurationError("nats_cert_file and nats_key_file go together")
-    for url in settings.nats_url.split(","):
-        _check_url("nats_url", url.strip(), ("nats", "tls"))
-
-
-def _check_url(
-    setting: str, url: str, schemes: tuple[str, str], more: str = ""
-) -> None:
-    """The scheme, that there is a host, and that the port is a number."""
-    shown = hide_userinfo(url)
-    try:
-        parts = urlsplit(url)
-        bad = not parts.hostname or parts.port == 0
-    except ValueError as error:
-        # Not what it says: with a slash in a password, that is half of it.
-        raise ConfigurationError(
-            f"{setting}: {shown!r} is no URL: scheme://host:port, please"
-        ) from error
-    if parts.scheme not in schemes:
-        either = " or ".join(f"{scheme}://" for scheme in schemes)
-        raise ConfigurationError(f"{setting}: {shown!r} must start with {either}{more}")
-    if bad:
-        raise ConfigurationError(f"{setting}: {shown!r} names no host and port")
+    nats_servers(settings.nats_url)
 
 
 def _check_prefixes(settings: Settings | ClientSettings) -> None:
     if not settings.prefixes:
-        raise ConfigurationError("prefixes: at least one, please")
+        raise ConfigurationError("prefixes must name at least one prefix")
     # The streams' names are upper case.
     if len({prefix.upper() for prefix in settings.prefixes}) < len(settings.prefixes):
         raise ConfigurationError(
-            "prefixes: each one once, please (a and A would share their streams)"
+            "prefixes must name each prefix once (a and A would share their streams)"
         )
     named = any(
         getattr(settings, f"{name}_stream_name", "")
@@ -86,11 +81,11 @@ def _check_prefixes(settings: Settings | ClientSettings) -> None:
 
 def _check_lanes(settings: Settings) -> None:
     if not settings.lanes:
-        raise ConfigurationError("lanes: at least one, please")
+        raise ConfigurationError("lanes must name at least one lane")
     for lane in settings.lanes:
         if TOKEN.fullmatch(lane) is None:
             raise ConfigurationError(
-                f"lanes: {lane!r} must be 1 to 64 characters of A-Z a-z 0-9 _ -"
+                f"lanes: {quoted(lane)} must be 1 to 64 characters of A-Z a-z 0-9 _ -"
             )
     # Each prefix has the lanes, and each lane its slots.
     reserved = len(settings.prefixes) * sum(
@@ -119,19 +114,28 @@ def _check_durations(settings: Settings) -> None:
 
 
 def _check_backends(settings: Settings) -> None:
-    names = [backend.name for backend in settings.all_backends()]
-    if len(set(names)) != len(names):
+    backends = settings.all_backends()
+    if len({backend.name for backend in backends}) != len(backends):
         raise ConfigurationError(
-            "backends: each name once, please ('default' is that of backend_url)"
+            "backends must each have a name of its own ('default' is that of "
+            "backend_url)"
         )
-    bare = bool(settings.backend_url)
-    for backend in settings.all_backends():
-        setting = (
-            "backend_url" if bare and backend.name == "default" else "backends.url"
+    check_api_key(settings.backend_api_key, "backend_api_key")
+    for backend in backends:
+        bare = bool(settings.backend_url) and backend is backends[0]
+        setting, key = (
+            ("backend_url", "backend_api_key")
+            if bare
+            else (
+                f"backends.url of {backend.name}",
+                f"backends.api_key of {backend.name}",
+            )
         )
-        _check_url(
-            setting,
-            backend.url,
-            ("http", "https"),
-            " and be the base that ends in /v1",
-        )
+        address = backend_address(backend.url, setting)
+        check_api_key(backend.api_key, key)
+        if address.login is not None and (backend.api_key or backend.api_key_file):
+            raise ConfigurationError(
+                f"{setting} has a user name, and there is an API key: only one of them "
+                "can be the Authorization header"
+            )
+        proxy_for(backend.url, settings.backend_https_proxy, settings.backend_no_proxy)

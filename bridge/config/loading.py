@@ -1,7 +1,8 @@
 """Settings from a TOML file and ``TOKENBRIDGE_*`` variables; the variables win.
 
-What cannot be taken is one `ConfigurationError` of one line, which names the setting
-and says what it may be.
+Every text is trimmed: white space, line breaks and byte order marks at its ends. What
+cannot be taken is one `ConfigurationError` of one line, which names the setting and
+says what it may be.
 """
 
 from __future__ import annotations
@@ -27,11 +28,31 @@ from msgspec import Meta
 
 from bridge.config import ClientSettings, Secret, Section, Settings
 from bridge.config.checks import check
+from bridge.config.texts import (
+    check_text,
+    one_line,
+    quoted,
+    read_text,
+    shown,
+    trimmed,
+    unquoted,
+)
 from bridge.errors import ConfigurationError
 
 ENVIRONMENT_PREFIX = "TOKENBRIDGE_"
 
 S = TypeVar("S", bound=Section)
+
+
+#: Texts whose quotes may be meant.
+QUOTED = {"nats_user", "nats_password", "nats_token"}
+
+#: Variables of others that are read, for want of ours: as curl, the lower case first,
+#: and an empty one is none.
+FOREIGN = {
+    "backend_https_proxy": ("https_proxy", "HTTPS_PROXY"),
+    "backend_no_proxy": ("no_proxy", "NO_PROXY"),
+}
 
 
 def load(
@@ -41,31 +62,69 @@ def load(
 
     Raises `ConfigurationError`: one line that names the setting and what it may be.
     """
-    table = _read_file(Path(path)) if path else {}
+    try:
+        return _load(kind, environ, path)
+    except ConfigurationError as error:
+        raise ConfigurationError(one_line(str(error))) from error
+
+
+def _load(kind: type[S], environ: Mapping[str, str], path: str | Path | None) -> S:
+    table = _read_file(path) if path is not None else {}
     known = get_type_hints(kind, include_extras=True)
     everything = set(get_type_hints(Settings)) | set(get_type_hints(ClientSettings))
     for key in table:
         if key not in everything:
-            raise ConfigurationError(_no_such(f"{path}: {key}", _near(key, everything)))
-    from_file = {key: value for key, value in table.items() if key in known}
-    from_environment = _from_environment(known, environ, everything)
+            where = f"{shown(str(path))}: {shown(key)}"
+            raise ConfigurationError(_no_such(where, _near(key, everything)))
+    values = _from_foreign(known, environ)
+    values |= {key: value for key, value in table.items() if key in known}
+    values |= _from_environment(known, environ, everything)
     try:
-        settings = msgspec.convert(
-            from_file | from_environment, kind, strict=True, dec_hook=_decode_secret
-        )
+        settings = msgspec.convert(values, kind, strict=True, dec_hook=_decode_secret)
     except msgspec.ValidationError as error:
         raise ConfigurationError(_explain(error, kind, path)) from error
     check(settings)
     return settings
 
 
-def _read_file(path: Path) -> dict[str, Any]:
+def _read_file(path: str | Path) -> dict[str, Any]:
+    if not str(path):
+        raise ConfigurationError("--config must name a file")
+    text = read_text(path)
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigurationError(f"cannot read {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{path} is not valid TOML: {error}") from error
+        # TOML's own errors, integers of thousands of digits, and brackets of that many.
+        table = tomllib.loads(text)
+        return {key: _trimmed(key, value) for key, value in table.items()}
+    except (ValueError, RecursionError) as error:
+        why = "it is nested too deep" if isinstance(error, RecursionError) else error
+        raise ConfigurationError(
+            f"{shown(str(path))} is not valid TOML: {why}"
+        ) from error
+
+
+def _trimmed(where: str, value: Any) -> Any:
+    """``value`` with every text in it trimmed. Raises `ConfigurationError`."""
+    if isinstance(value, str):
+        text = trimmed(value)
+        check_text(shown(where), text, path=where.endswith("_file"))
+        return text
+    if isinstance(value, list):
+        return [_trimmed(f"{where}[{at}]", item) for at, item in enumerate(value)]
+    if isinstance(value, dict):
+        return {key: _trimmed(f"{where}.{key}", item) for key, item in value.items()}
+    return value
+
+
+def _from_foreign(
+    hints: Mapping[str, Any], environ: Mapping[str, str]
+) -> dict[str, Any]:
+    """What other variables than ours say of the settings that ``hints`` has."""
+    values = {}
+    for name, variables in FOREIGN.items():
+        texts = [unquoted(environ.get(variable, "")) for variable in variables]
+        if name in hints and any(texts):
+            values[name] = next(filter(None, texts))
+    return values
 
 
 def _from_environment(
@@ -83,9 +142,11 @@ def _from_environment(
                 f"{ENVIRONMENT_PREFIX}{known.upper()}"
                 for known in _near(name, everything)
             ]
-            raise ConfigurationError(_no_such(variable, near))
+            raise ConfigurationError(_no_such(shown(variable), near))
         if name in hints:
-            values[name] = _parse(variable, name, text, hints[name])
+            clean = trimmed(text) if name in QUOTED else unquoted(text)
+            check_text(variable, clean, path=name.endswith("_file"))
+            values[name] = _parse(variable, name, clean, hints[name])
     return values
 
 
@@ -100,9 +161,9 @@ def _no_such(where: str, near: list[str]) -> str:
 
 def _parse(variable: str, name: str, text: str, hint: Any) -> Any:
     if name == "prefixes":
-        return [part.strip() for part in text.split(",") if part.strip()]
+        return _parts(text)
     if name == "lanes":
-        return {part.strip(): {} for part in text.split(",") if part.strip()}
+        return {part: {} for part in _parts(text)}
     if name == "backends":
         raise ConfigurationError(
             f"{variable}: several backends go into the file; one is "
@@ -114,10 +175,14 @@ def _parse(variable: str, name: str, text: str, hint: Any) -> Any:
         # strict=False turns the variable's text into the number that is asked for.
         return msgspec.convert(text, hint, strict=False)
     except msgspec.ValidationError as error:
-        shown = f" {text!r}" if len(text) <= 60 else ""
         raise ConfigurationError(
-            f"{variable}{shown}: {describe(hint)}, please"
+            f"{variable} {quoted(text)} must be {describe(hint)}"
         ) from error
+
+
+def _parts(text: str) -> list[str]:
+    parts = map(unquoted, text.split(","))
+    return [part for part in parts if part]
 
 
 _WORDS = {
@@ -177,10 +242,12 @@ def _explain(
     """One line: where, what may stand there, and what is wrong with what does."""
     message, _, where = str(error).partition(" - at `$")
     name = where.strip("`.").replace("[...]", ".*")
+    file = f"{shown(str(path))}: " if path is not None else ""
+    wanted = describe(_hint_of(kind, name))
     if "unknown field" in message or "missing required" in message:
         detail = message.replace("Object ", "").replace("`", "")
-        return f"{path}: {name}: {detail}; {describe(_hint_of(kind, name))}, please"
-    return f"{path}: {name}: {describe(_hint_of(kind, name))}, please"
+        return f"{file}{name} {shown(detail)}; it must be {wanted}"
+    return f"{file}{name} must be {wanted}"
 
 
 def _hint_of(kind: Any, name: str) -> Any:

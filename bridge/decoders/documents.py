@@ -145,14 +145,21 @@ class DocumentDecoder:
 
     def receive_pause(self) -> list[Record]:
         """The body is silent: return the last document, if all of it is here."""
-        document = b"\n".join([*self._open, self._lines.buffered])
-        if self._error is not None or not is_document(document):
+        if self._error is not None:
+            return []
+        line = self._lines.buffered
+        records: list[Record] = []
+        document = b"\n".join([*self._open, line])
+        if is_document(document):
+            self._open.clear()
+        elif is_document(line):
+            document = line
+        else:
             return []
         self._lines.take()
-        self._open.clear()
-        records: list[Record] = [Record(document)]
         self._close(records)
-        self.documents += 1
+        records.append(Record(document))
+        self.documents += len(records)
         return records
 
     def receive_eof(self) -> list[Record]:

@@ -288,7 +288,7 @@ class SSEDecoder:
 def _loose_value(line: bytes) -> bytes:
     """The value of a line of data, whatever its name looks like; or the line itself."""
     while True:
-        line = line.lstrip(BOM).strip()
+        line = line.lstrip(BOM + b" \t").rstrip()
         name, colon, value = line.partition(b":")
         if not colon or name.strip().lower() != b"data":
             return line

@@ -358,7 +358,7 @@ class OpenAIResponse:
         recap = Recap.NONE
         if choice.get("delta") is not None:
             recap = Recap.CERTAIN
-        elif self.said and not self._by_message:
+        elif self.said and (not self._by_message or choice.get("finish_reason")):
             recap = Recap.POSSIBLE
         said = words_of(_without_errors(choice.get("delta")))
         whole = words_of(_without_errors(choice.get("message")))
@@ -367,9 +367,8 @@ class OpenAIResponse:
         self._take_text(said.text, deltas)
         if whole.text != said.text:
             self._take_text(whole.text, deltas, recap)
-        self._by_message = self._by_message or (
-            bool(whole.text) and recap is Recap.NONE
-        )
+        if whole and recap is Recap.NONE:
+            self._by_message = True
         if beside not in (said.text, whole.text):
             self._take_text(beside, deltas)
         for calls, again in ((said.calls, Recap.NONE), (whole.calls, recap)):
@@ -397,7 +396,7 @@ class OpenAIResponse:
             self._add(deltas, [ReasoningDelta(text)])
         if whole.reasoning != said.reasoning:
             recap = recap if self._reasoned or text else Recap.NONE
-            if recap is not Recap.NONE:
+            if self._repeats(recap, "reasoning", whole.reasoning):
                 self._repeat(whole.reasoning, deltas, recap, reasoning=True)
             elif text := self._joined("reasoning", whole.reasoning):
                 self._add(deltas, [ReasoningDelta(text)])
@@ -406,9 +405,7 @@ class OpenAIResponse:
     def _take_text(
         self, text: str, deltas: list[Delta], recap: Recap = Recap.NONE
     ) -> None:
-        if recap is Recap.CERTAIN or (
-            recap is Recap.POSSIBLE and "text" not in self._halves
-        ):
+        if self._repeats(recap, "text", text):
             self._repeat(text, deltas, recap)
             return
         text = self._joined("text", text)
@@ -416,6 +413,15 @@ class OpenAIResponse:
             self._add(deltas, _deltas_of(self._splitter.receive(text)))
         elif text:
             self._add(deltas, [TextDelta(text)])
+
+    def _repeats(self, recap: Recap, kind: str, text: str) -> bool:
+        """Whether a message is to be compared with what was said of its kind.
+
+        Where half of a pair waits, or ends it, it is a delta unless it is beside one.
+        """
+        if recap is Recap.POSSIBLE:
+            return kind not in self._halves and text[-1:] not in _FIRST_HALVES
+        return recap is Recap.CERTAIN
 
     def _repeat(
         self, text: str, deltas: list[Delta], recap: Recap, *, reasoning: bool = False

@@ -21,9 +21,11 @@ from bridge.dialects.openai_request import can_continue, request_body, token_lim
 from bridge.errors import (
     BackendProtocolError,
     BackendTimeout,
+    BackendUnavailable,
     BusError,
     GenerationError,
     InternalError,
+    LimitExceeded,
 )
 from bridge.events import Job, ResumeMode
 from bridge.generation.interrupt import Interrupt, Interruption, Kind
@@ -91,7 +93,7 @@ class Exchange:
         self._over: asyncio.Future[GenerationError | None] | None = None
         self._asked_at = 0.0
         self._answering = False
-        self._deltas_seen = 0
+        self._deltas_seen = self._deltas_before = 0
         self._notes_seen = 0
         self._quiet_since = 0.0
         #: What a continuation has said while it may still be the text's repetition.
@@ -118,7 +120,7 @@ class Exchange:
 
         Raises a `GenerationError` when that is not to be had, and `Interrupted`.
         """
-        while not self._is_complete():
+        while True:
             backend = self._choose()
             try:
                 await self._ask(backend, interruption)
@@ -127,6 +129,8 @@ class Exchange:
                 key = (backend.name, error.code)
                 self._around.meters.failures[key] += 1
                 self._failed[backend.name] += 1
+                if self._is_complete(error):
+                    return
                 step = self._plan(error)
                 log.info("backend %s: %s; %s", backend.name, error, step.next.value)
                 if step.next is Next.FAIL:
@@ -139,13 +143,16 @@ class Exchange:
             elif step.next is Next.RESTART:
                 self._resume("restart")
 
-    def _is_complete(self) -> bool:
+    def _is_complete(self, error: GenerationError) -> bool:
         """Whether only the backend's last word was lost, with all deltas here.
 
         It could not be asked for the rest: of no token at least one would come.
         """
         limit = token_limit(self._job.request)
         if limit is None or not 0 < limit <= self._spent_tokens:
+            return False
+        lost = BackendUnavailable | BackendProtocolError | BackendTimeout
+        if not isinstance(error, lost) or isinstance(error, LimitExceeded):
             return False
         self.finish_reason = "length"
         return True
@@ -181,7 +188,7 @@ class Exchange:
         over = self._over = asyncio.get_running_loop().create_future()
         self._upstream = upstream
         self._answering = False
-        self._deltas_seen = transcript.deltas
+        self._deltas_seen = self._deltas_before = transcript.deltas
         self._notes_seen = 0
         transcript.begin_answer()
         self._held.clear()
@@ -220,8 +227,9 @@ class Exchange:
         if upstream.usage is not None or not complete:
             self.usage = add_usage(self.usage, upstream.usage)
         spent = (upstream.usage or {}).get("completion_tokens")
-        if isinstance(spent, int) and not isinstance(spent, bool) and spent > 0:
-            self._spent_tokens += spent
+        said = self._transcript.deltas > self._deltas_before
+        if said and isinstance(spent, int) and not isinstance(spent, bool):
+            self._spent_tokens += max(spent, 0)
         self.finish_reason = answer.finish_reason or UNKNOWN
         if answer.skipped:
             self._warn_of_skipped(upstream)
@@ -286,9 +294,14 @@ class Exchange:
     def _compare(self, deltas: Sequence[Delta]) -> None:
         """Hold a continuation back until it is none of the text's own beginning."""
         self._held += deltas
-        said = "".join(
-            d.text for d in self._held if isinstance(d, TextDelta | FullText)
-        )
+        said = ""
+        for delta in self._held:
+            if isinstance(delta, TextDelta):
+                said += delta.text
+            elif isinstance(delta, FullText) and not delta.reasoning:
+                # It repeats what was said, and counts as what it adds.
+                begins = delta.text.strip().startswith(said.strip())
+                said = delta.text if begins else said
         said, prefix = said.lstrip(), self._prefix.strip()
         wanted = min(REPEATED_CHARS, len(prefix))
         if said[:wanted] == prefix[:wanted] and len(said) >= wanted:

@@ -70,7 +70,7 @@ class Simulator:
         try:
             site = web.TCPSite(runner, self._host, self._port, backlog=_BACKLOG)
             await site.start()
-        except OSError as error:
+        except (OSError, UnicodeError) as error:
             await runner.cleanup()
             raise _cannot_listen(self._host, self._port, error) from error
         except BaseException:
@@ -184,8 +184,12 @@ async def run(
         await asyncio.get_running_loop().create_future()
 
 
-def _cannot_listen(host: str, port: int, error: OSError) -> ConfigurationError:
-    if error.errno == errno.EADDRINUSE:
+def _cannot_listen(
+    host: str, port: int, error: OSError | UnicodeError
+) -> ConfigurationError:
+    if isinstance(error, UnicodeError):
+        advice = "that is no address and no name"
+    elif error.errno == errno.EADDRINUSE:
         advice = "the port is taken; choose another one, or stop what listens there"
     elif error.errno == errno.EACCES:
         advice = "this user may not listen on that port; choose one from 1024 up"

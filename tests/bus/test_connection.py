@@ -19,13 +19,14 @@ import nats
 import nkeys  # type: ignore[import-untyped]
 import pytest
 import trustme
+from cryptography.hazmat.primitives import serialization
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from nats.aio.msg import Msg
 
 from bridge.bus.commands import TooLarge, headers_size
 from bridge.bus.connection import Connection
-from bridge.bus.options import redact, tls_context
+from bridge.bus.options import server_urls, tls_context
 from bridge.config import NatsSettings, Secret
 from bridge.errors import ConnectionLost, SetupError, StreamUnavailable
 from tests.cable import Cable
@@ -472,7 +473,9 @@ async def test_the_second_server_will_do(nats_server: NatsServer) -> None:
     ],
 )
 def test_a_url_is_shown_without_its_secrets(url: str, shown: str) -> None:
-    assert redact(url) == shown
+    settings = NatsSettings(nats_url=url)
+    assert server_urls(settings) == [shown]
+    assert Connection(settings, name="test").servers == shown
 
 
 # Who may connect
@@ -516,6 +519,83 @@ async def test_passwords_and_tokens(
             assert "wrong-" not in str(caught.value)
     assert "wrong-" not in caplog.text
     assert "right-" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("authorization", "login"),
+    [
+        ('user: "me", password: "p@s/s:w#r d%"', "me:p%40s%2Fs%3Aw%23r%20d%25"),
+        ('user: "m:e@", password: "pw"', "m%3Ae%40:pw"),
+        ('user: "me", password: "p:w"', "me:p:w"),
+        ('token: "t/o@ken"', "t%2Fo%40ken"),
+        ('user: "me", password: "grüße"', "me:gr%C3%BC%C3%9Fe"),
+    ],
+)
+async def test_a_login_in_a_url_is_percent_decoded(
+    own_server: NatsServer,
+    authorization: str,
+    login: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    own_server.more = f"authorization {{ {authorization} }}"
+    own_server.start()
+    url = own_server.url.replace("://", f"://{login}@")
+    # Behind a server that is down, and before a comma with nothing behind it.
+    several = f" nats://{login}@127.0.0.1:{quiet_port()} ,{url},\n"
+    for given_ in (url, several):
+        async with connected(given_) as connection:
+            await connection.flush()
+            assert login not in repr(connection) + connection.servers
+    assert login not in caplog.text
+
+
+async def flushed(connection: Connection) -> None:
+    """Wait until a server answers."""
+
+    async def answered() -> bool:
+        try:
+            await connection.flush()
+        except ConnectionLost:
+            return False
+        return True
+
+    await eventually(answered)
+
+
+async def test_each_server_may_have_a_login_of_its_own(
+    own_server: NatsServer, tmp_path: Path
+) -> None:
+    own_server.more = 'authorization { token: "t@2" }'
+    own_server.start()
+    first = NatsServer(
+        tmp_path / "first", more='authorization { user: "u", password: "p@1" }'
+    )
+    first.start()
+    urls = (
+        f"nats://u:p%401@127.0.0.1:{first.port}",
+        f"nats://t%402@127.0.0.1:{own_server.port}",
+    )
+    try:
+        async with connected(",".join(urls)) as connection:
+            await connection.flush()
+            for down in (first, own_server, first):
+                down.stop()
+                # The other one is the only one that is left.
+                async with asyncio.timeout(20):
+                    await flushed(connection)
+                down.start()
+    finally:
+        first.stop()
+
+
+async def test_settings_of_a_login_win_over_the_urls(own_server: NatsServer) -> None:
+    own_server.more = 'authorization { user: "u", password: "right" }'
+    own_server.start()
+    url = own_server.url.replace("://", "://u:wrong@")
+    login: dict[str, Any] = {"nats_user": "u", "nats_password": Secret("right")}
+    async with connected(url, **login) as connection:
+        await connection.flush()
 
 
 @pytest.fixture
@@ -671,6 +751,72 @@ async def test_a_credentials_file(own_server: NatsServer, tmp_path: Path) -> Non
             with pytest.raises(SetupError) as caught:
                 await Connection(settings, name="test").connect()
         assert "refused" in str(caught.value) or "missing.creds" in str(caught.value)
+
+
+@pytest.mark.parametrize("around", ["\r\n", "\n\n", "\ufeff"])
+async def test_a_credentials_file_of_any_editor_is_read(
+    own_server: NatsServer, tmp_path: Path, around: str
+) -> None:
+    operator = Operator()
+    own_server.more = operator.configuration
+    own_server.start()
+    path = tmp_path / "windows.creds"
+    text = operator.credentials()
+    if around == "\ufeff":
+        path.write_text(around + text, "utf-8")
+    else:
+        path.write_bytes(text.replace("\n", around).encode())
+    async with connected(own_server.url, nats_credentials_file=str(path)) as connection:
+        await connection.flush()
+        # The user is renewed, then the file is broken: the renewed one counts.
+        path.write_text(operator.credentials(), "utf-8")
+        own_server.stop()
+        own_server.start()
+        await flushed(connection)
+        path.write_text("", "utf-8")
+        own_server.stop()
+        own_server.start()
+        await flushed(connection)
+
+
+@pytest.mark.parametrize("text", ["", "junk", "seed", "jwt", "\ud800"])
+async def test_credentials_without_a_user_are_refused_at_once(
+    tmp_path: Path, text: str
+) -> None:
+    whole = Operator().credentials()
+    cut = {
+        "seed": whole.replace("-----\nSU", "-----\nSX"),
+        "jwt": whole.partition("\n\n")[2],
+    }
+    path = tmp_path / "bad.creds"
+    path.write_bytes(cut.get(text, text).encode("utf-8", "surrogatepass"))
+    settings = NatsSettings(nats_credentials_file=str(path))
+    with pytest.raises(
+        SetupError, match=r"nats_credentials_file: .*bad\.creds"
+    ) as caught:
+        await Connection(settings, name="test").connect()
+    assert len(str(caught.value).splitlines()) == 1
+
+
+async def test_a_key_with_a_password_asks_nobody(
+    tmp_path: Path, authority: trustme.CA
+) -> None:
+    mine = authority.issue_cert("client@example.org")
+    mine.cert_chain_pems[0].write_to_path(tmp_path / "client.pem")
+    key = serialization.load_pem_private_key(mine.private_key_pem.bytes(), None)
+    (tmp_path / "client.key").write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.BestAvailableEncryption(b"s3cret"),
+        )
+    )
+    settings = NatsSettings(
+        nats_cert_file=str(tmp_path / "client.pem"),
+        nats_key_file=str(tmp_path / "client.key"),
+    )
+    with pytest.raises(SetupError, match="nats_cert_file or nats_key_file"):
+        tls_context(settings)
 
 
 def test_the_context_verifies() -> None:

@@ -28,6 +28,17 @@ def test_all_is_well_before_the_first_start(run: Any, env: dict[str, str]) -> No
     assert "simulator" in found["backend default"]
 
 
+def test_what_is_secret_of_a_backends_url_is_not_shown(
+    run: Any, env: dict[str, str]
+) -> None:
+    plain = env["TOKENBRIDGE_BACKEND_URL"]
+    url = plain.replace("://", "://me:s3cret-a@") + "?key=s3cret-b"
+    for given in (url, url.replace("/v1", "/v2")):
+        result = run("check", "--backend-url", given, env=env)
+        assert "s3cret" not in result.stdout + result.stderr
+    assert f"{plain.replace('/v1', '/v2')}/models" in result.stdout
+
+
 def test_the_streams_of_a_running_bridge_are_there(
     run: Any, env: dict[str, str], bridge: Any
 ) -> None:

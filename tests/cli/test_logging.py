@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import logging
@@ -152,5 +153,18 @@ def test_every_secret_of_the_settings_is_known(tmp_path: Path) -> None:
     wanted = {"pass-word", "the-token", "bare-key", "other-key", "in-a-file"}
     assert secrets_of(settings) == wanted
     key.unlink()
-    with pytest.raises(ConfigurationError, match="backend_api_key_file"):
+    with pytest.raises(ConfigurationError, match="api_key_file of b: cannot read"):
         secrets_of(settings)
+
+
+def test_what_is_secret_of_a_url_is_known_decoded_and_as_it_stands() -> None:
+    settings = Settings(
+        nats_url="nats://me:na%40ts@a, nats://t0ken@b",
+        backend_url="https://me:back%20end@h/v1?api-version=2026&key=que%2Fry",
+        backend_https_proxy="http://me:pro%40xy@p:3128",
+    )
+    basic = base64.b64encode(b"me:back end").decode()
+    assert secrets_of(settings) == {
+        *("na%40ts", "na@ts", "t0ken", "back%20end", "back end"),
+        *("que%2Fry", "que/ry", "pro%40xy", "pro@xy", f"Basic {basic}"),
+    }

@@ -37,9 +37,10 @@ def test_a_wrong_option_names_the_setting() -> None:
 @pytest.mark.parametrize("name", ["a", "A-Z_0", "x" * 64])
 def test_a_name_fits_into_a_subject(name: str) -> None:
     assert TOKEN.convert(name, None, None) == name
+    assert TOKEN.convert(f" {name}\r\n", None, None) == name
 
 
-@pytest.mark.parametrize("name", ["", "a.b", "*", ">", "a b", "ä", "x" * 65, "a\r\n"])
+@pytest.mark.parametrize("name", ["", "a.b", "*", ">", "a b", "ä", "x" * 65, "a\r\nb"])
 def test_what_does_not_fit_never_gets_there(name: str) -> None:
     option = click.Option(["--tenant"])
     with pytest.raises(click.BadParameter, match=r"tenant .* must be 1 to 64"):

@@ -39,3 +39,14 @@ def test_whoever_says_nothing_is_no_nats_server() -> None:
 def test_an_address_of_another_machine_is_explained() -> None:
     with pytest.raises(ConfigurationError, match=r"cannot listen on 192\.0\.2\.1:0"):
         check_free(0, "the bridge", "advice", "192.0.2.1")
+
+
+@pytest.mark.parametrize("host", ["a..b", "no.such.invalid", "[::1", "x" * 300])
+def test_a_host_that_is_none_is_explained(host: str) -> None:
+    with pytest.raises(ConfigurationError, match="the bridge cannot listen on"):
+        check_free(0, "the bridge", "advice", host)
+
+
+@pytest.mark.parametrize("host", ["localhost", "::", "[::1]"])
+def test_a_name_and_both_families_may_be_listened_on(host: str) -> None:
+    check_free(0, "the bridge", "advice", host)

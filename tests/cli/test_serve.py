@@ -109,7 +109,7 @@ def test_a_port_that_is_taken_is_one_line(run: Any, env: dict[str, str]) -> None
         taken.listen()
         port = str(taken.getsockname()[1])
         result = run("serve", env={**env, "TOKENBRIDGE_HTTP_PORT": port})
-    assert result.returncode == 1
+    assert result.returncode == 2
     assert result.stderr.startswith("error: ")
     assert port in result.stderr
     assert len(result.stderr.splitlines()) == 1

@@ -54,8 +54,8 @@ def test_options_win_over_faults_and_faults_over_the_file(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("faults", "sentence"),
     [
-        ("[]", "--faults: a JSON object, please"),
-        ("{", "--faults: a JSON object, please"),
+        ("[]", "--faults must be a JSON object"),
+        ("{", "--faults must be a JSON object"),
         ('{"explode": 1}', "--faults: simulate: .*explode"),
         ('{"status": 200}', "--faults: simulate: .*status"),
     ],
@@ -68,3 +68,11 @@ def test_wrong_faults_name_the_field(faults: str, sentence: str) -> None:
 def test_a_file_that_is_not_there_is_named() -> None:
     with pytest.raises(ConfigurationError, match=r"cannot read missing\.json"):
         behaviour_of("missing.json", None, {})
+
+
+@pytest.mark.parametrize("host", ["a..b", "no.such.invalid", "192.0.2.1"])
+def test_a_host_that_cannot_be_had_is_one_line(run: Any, host: str) -> None:
+    result = run("simulate", "--host", host, "--port", "0")
+    assert result.returncode == 2
+    [line] = result.stderr.splitlines()
+    assert line.startswith(f"error: the simulator cannot listen on {host}:0: ")

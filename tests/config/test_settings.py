@@ -60,15 +60,16 @@ def secretive() -> Settings:
         "TOKENBRIDGE_NATS_URL": f"nats://joe:{SECRET}@h:1, nats://{SECRET}@h:2",
         "TOKENBRIDGE_NATS_PASSWORD": SECRET,
         "TOKENBRIDGE_NATS_TOKEN": SECRET,
-        "TOKENBRIDGE_BACKEND_URL": f"https://joe:{SECRET}@h/v1",
-        "TOKENBRIDGE_BACKEND_API_KEY": SECRET,
+        "TOKENBRIDGE_BACKEND_URL": f"https://joe:{SECRET}@h/v1?key={SECRET}",
+        "HTTPS_PROXY": f"http://joe:{SECRET}@proxy:3128",
     }
     return load(Settings, environ)
 
 
 def test_a_secret_is_in_no_repr() -> None:
     settings = secretive()
-    for shown in (repr(settings), str(settings), repr(settings.all_backends())):
+    keyed = Settings(backend_url="https://h/v1", backend_api_key=Secret(SECRET))
+    for shown in (repr(settings), str(settings), repr(keyed.all_backends())):
         assert SECRET not in shown
         assert "Secret(***)" in shown
     assert repr(settings.__rich_repr__()).count(SECRET) == 0

@@ -16,7 +16,7 @@ import pytest
 import pytest_asyncio
 
 from bridge.config import Secret, Settings
-from bridge.errors import BridgeError, ConfigurationError, ConnectionLost, SetupError
+from bridge.errors import ConfigurationError, ConnectionLost, SetupError
 from bridge.service import Service
 from bridge.simulator import Simulator
 from tests.plain_client import (
@@ -233,7 +233,7 @@ async def test_a_port_that_is_taken(
         service = Service(
             settings(nats_server.url, simulator.url, prefix, http_port=port)
         )
-        with pytest.raises(BridgeError, match=f"{port}.*TOKENBRIDGE_HTTP_PORT"):
+        with pytest.raises(ConfigurationError, match=f"{port}.*TOKENBRIDGE_HTTP_PORT"):
             await service.run()
 
 
