@@ -138,12 +138,14 @@ def expected(
     calls: dict[int, Call] = {}
     verdicts: list[Verdict] = []
     for record in records:
-        if fail and (record.unreadable or record.may_tell):
-            verdicts.append(_failed(verdict, BACKEND_PROTOCOL))
-            verdicts[-1].at_most_skipped = None
+        fails = fail and (record.unreadable or record.may_tell)
+        if fails:
+            verdicts.append(_unreadable(verdict))
             if record.unreadable and not record.speaks:
                 return verdicts
         _take(record, verdict, calls)
+        if fails:
+            verdicts.append(_unreadable(verdict))
         if record.error is not None:
             code, words = record.error
             return [*verdicts, _failed(verdict, frozenset({code}), words)]
@@ -152,6 +154,11 @@ def expected(
     verdict.calls = list(calls.values())
     done = any(record.done for record in records)
     return verdicts + _ended(verdict, end, done=done, whole=whole)
+
+
+def _unreadable(verdict: Verdict) -> Verdict:
+    """The request fails by a record that cannot be read."""
+    return replace(_failed(verdict, BACKEND_PROTOCOL), at_most_skipped=None)
 
 
 def _ended(verdict: Verdict, end: End, *, done: bool, whole: bool) -> list[Verdict]:

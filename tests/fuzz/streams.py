@@ -139,8 +139,10 @@ def _deliver(draft: Draft) -> None:
     if rng.random() < 0.1 and draft.hurried:
         draft.congested = rng.choice([1, 3, 10])
         draft.tags.append("congested")
+    if "too long" in draft.tags:
+        framing.glued = 0.0
     roll = rng.random()
-    if roll < 0.12 and not draft.whole:
+    if roll < 0.12 and not (draft.whole or "too long" in draft.tags):
         draft.cut = True
         draft.tags.append("cut short")
         framing.glued = 0.0  # one of two in a line does not arrive by itself
@@ -258,9 +260,13 @@ def _junk_records(draft: Draft) -> None:
 def _single(draft: Draft) -> list[int]:
     """The positions of records with words that nothing repeats."""
     records = draft.records
-    if "recap" in draft.tags:
+    if {"recap", "other choice"} & set(draft.tags):
         return []
-    return [n for n in draft.word_records() if records.count(records[n]) == 1]
+    return [
+        n
+        for n in draft.word_records()
+        if records.count(records[n]) == 1 and not records[n].says[0].text.isspace()
+    ]
 
 
 @_tag
@@ -328,7 +334,8 @@ def _early_usage(draft: Draft) -> None:
 
 @_tag
 def _no_done(draft: Draft) -> None:
-    draft.records = [record for record in draft.records if not record.done]
+    kept = [record for record in draft.records if not record.done]
+    draft.records = kept or [draft.style.ping()]
     draft.end = draft.rng.choice(["eof", "reset", "protocol", "silence", "pings"])
 
 
@@ -390,6 +397,8 @@ def _named_events(draft: Draft) -> None:
 @_tag
 def _too_long(draft: Draft) -> None:
     """A record is longer than the limit, which ends the stream."""
+    if "long words" in draft.tags:
+        return
     draft.max_record_bytes = 20_000
     draft.end = "eof"  # where the limit is met with the next read at the latest
     say = Say("text", draft.speaker.word())
@@ -405,7 +414,9 @@ def _too_long(draft: Draft) -> None:
 def _long_words(draft: Draft) -> None:
     """Words are longer than an event may be, and are split."""
     rng, style = draft.rng, draft.style
-    draft.max_payload = rng.choice([4096, 9000])
+    if "too long" in draft.tags:
+        return
+    draft.max_payload = 9000
     for _ in range(rng.randrange(1, 3)):
         fill = rng.choice(["é\n😀\0 ", "long ", "\x01", '\\"'])
         text = draft.speaker.word() + fill * rng.randrange(500, 4000)

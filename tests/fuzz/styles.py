@@ -166,8 +166,8 @@ class Style:
     def recap(self) -> Record:
         """A record that repeats the whole answer behind it."""
         choice = self._choice({}, message=self._message(RECAP))
-        if self.oddness == 0 and self.rng.random() < 0.3:
-            del choice["delta"]
+        if not (self.oddness or self.trims) and self.rng.random() < 0.3:
+            del choice["delta"]  # only what says exactly the same is a repetition
         return Record(self._top([choice]))
 
     def repeat(self, records: list[Record]) -> None:
