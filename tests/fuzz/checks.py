@@ -130,10 +130,12 @@ def _damaged(terminal: Completed | Failed, log: Log, verdict: Verdict) -> list[s
     at = dict.fromkeys(said, 0)
     for kind, piece, hit in verdict.pieces:
         piece = well_formed(piece)
+        if piece.isspace():
+            continue  # it may be found anywhere
         found = said[kind].find(piece, at[kind])
         if found >= 0:
             at[kind] = found + len(piece)
-        elif not (told or (hit and (piece.isspace() or piece in everywhere))):
+        elif not (told or (hit and piece in everywhere)):
             problems.append(f"{kind} {piece!r} is missing, and nothing tells of it")
     counts = Counter(text for _, text, _ in verdict.pieces)
     for piece, count in counts.items() if not verdict.recapped else ():

@@ -599,6 +599,8 @@ def _cut_short(
     number = rng.randrange(len(frames))
     last = frames[number]
     cut = rng.randrange(last.size)
+    if draft.framing.look.indent is not None and last.begin < cut < last.end:
+        cut = last.begin  # parts of a document on lines of their own may be read
     whole = [f.record for f in frames[:number] if f.record is not None]
     del frames[number + 1 :]
     begin, end, record = last.begin, last.end, last.record
