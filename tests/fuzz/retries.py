@@ -281,7 +281,9 @@ def _hear(
     retried: Retried, state: _State, attempt: Attempt, continues: bool
 ) -> Iterator[tuple[_State, bool]]:
     """What stands after a call, and whether the bridge broke it off itself."""
-    spent = state.spent + attempt.tokens
+    # Only the tokens of what stands count.
+    said = bool(attempt.text or attempt.reasoning or attempt.tool)
+    spent = state.spent + attempt.tokens * said
     more = replace(
         state,
         reasoning=state.reasoning + attempt.reasoning,
@@ -290,7 +292,7 @@ def _hear(
         spent=spent,
     )
     added = replace(more, text=state.text + attempt.text)
-    held = replace(state, skipped=more.skipped, spent=spent)
+    held = replace(state, skipped=more.skipped)
     if continues and attempt.end != "whole":
         # It broke while it could still be a repetition: what it said is void.
         yield held, False
