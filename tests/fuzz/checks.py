@@ -124,32 +124,42 @@ def _damaged(terminal: Completed | Failed, log: Log, verdict: Verdict) -> list[s
     Words of records that were damaged may be anywhere, other ones in their order, and
     no more often than they were sent.
     """
-    told = bool(log.skipped) or terminal.type == "failed"
-    problems, everywhere = [], "\n".join([log.text, log.reasoning, *log.arguments])
+    everywhere = "\n".join([log.text, log.reasoning, *log.arguments])
+    problems = [] if verdict.recapped else _too_often(everywhere, verdict.pieces)
+    if log.skipped or terminal.type == "failed":
+        return problems
+    problems += _missing(log, everywhere, verdict.pieces)
+    sent, came = "".join(verdict.arguments), "".join(log.arguments)
+    if not verdict.loose_arguments and sorted(sent) != sorted(came):
+        problems.append(f"arguments {came!r} are not {sent!r}")
+    if sum(map(str.isalnum, everywhere)) < sum(map(str.isalnum, sent)):
+        problems.append(f"arguments of {sent!r} are missing, and nothing tells of it")
+    return problems
+
+
+def _too_often(everywhere: str, pieces: list[Piece]) -> list[str]:
+    hit = {piece.text for piece in pieces if piece.optional}
+    counts = Counter(piece.text for piece in pieces if "«" in piece.text)
+    return [
+        f"{text!r} is there {everywhere.count(text)} times"
+        for text, count in counts.items()
+        if text not in hit and everywhere.count(text) > count
+    ]
+
+
+def _missing(log: Log, everywhere: str, pieces: list[Piece]) -> list[str]:
+    problems = []
     said = {"text": log.text, "reasoning": log.reasoning}
     at = dict.fromkeys(said, 0)
-    for kind, piece, hit in verdict.pieces:
-        piece = well_formed(piece)
-        if piece.isspace():
+    for kind, text, hit in pieces:
+        text = well_formed(text)
+        if text.isspace():
             continue  # it may be found anywhere
-        found = said[kind].find(piece, at[kind])
+        found = said[kind].find(text, at[kind])
         if found >= 0:
-            at[kind] = found + len(piece)
-        elif not (told or (hit and piece in everywhere)):
-            problems.append(f"{kind} {piece!r} is missing, and nothing tells of it")
-    counts = Counter(text for _, text, _ in verdict.pieces)
-    for piece, count in counts.items() if not verdict.recapped else ():
-        hits = any(hit for _, text, hit in verdict.pieces if text == piece)
-        if not hits and "«" in piece and everywhere.count(piece) > count:
-            problems.append(f"{piece!r} is there {everywhere.count(piece)} times")
-    if not told and not verdict.loose_arguments:
-        sent, came = "".join(verdict.arguments), "".join(log.arguments)
-        if sorted(sent) != sorted(came):
-            problems.append(f"arguments {came!r} are not {sent!r}")
-    elif not told:
-        letters = sum(c.isalnum() for c in "".join(verdict.arguments))
-        if sum(c.isalnum() for c in everywhere) < letters:
-            problems.append(f"arguments of {verdict.arguments} are missing, untold")
+            at[kind] = found + len(text)
+        elif not (hit and text in everywhere):
+            problems.append(f"{kind} {text!r} is missing, and nothing tells of it")
     return problems
 
 

@@ -239,10 +239,6 @@ def _follow(
     request, limit = retried.request, retried.max_tokens
     if not state.begun:
         state = replace(state, spent=0)
-    if limit is not None and state.spent >= limit:
-        yield _Right(_completed(state, "length"), state.bodies)
-        if BREAKS.get(retried.attempts[number - 1].end) != "backend_error":
-            return
     continues = False
     if number and state.begun:
         loose = state.reasoning or state.tool
@@ -259,6 +255,11 @@ def _follow(
             yield _Right(_completed(after, "stop"), after.bodies)
             continue
         failed = "backend_protocol" if broken else BREAKS[attempt.end]
+        if limit is not None and after.begun and after.spent >= limit:
+            # Usage proves it complete, whatever became of the connection.
+            yield _Right(_completed(after, "length"), after.bodies)
+            if failed != "backend_error":
+                continue
         if number == RETRIES or (not broken and _is_final(attempt, after)):
             yield _Right(_failed(after, failed), after.bodies)
         else:
