@@ -266,6 +266,28 @@ def decode_event(data: bytes) -> AnyEvent:
         return _unknown_decoder.decode(data)
 
 
+def event_in(id: str, data: bytes) -> AnyEvent | None:
+    """The event that a stored message of request ``id`` is, or ``None`` for none.
+
+    Anybody may store anything on a subject: what is no event of this request counts
+    for nothing in its log.
+    """
+    try:
+        event = decode_event(data)
+    except UNREADABLE:
+        return None
+    return event if event.id == id and event.seq > 0 and event.attempt > 0 else None
+
+
+def speech_in(id: str, data: bytes) -> SpeechEvent | UnknownEvent | None:
+    """The speech event that a stored message of request ``id`` is: see `event_in`."""
+    try:
+        event = decode_speech(data)
+    except UNREADABLE:
+        return None
+    return event if event.id == id and event.seq > 0 and event.attempt > 0 else None
+
+
 def decode_speech(data: bytes) -> SpeechEvent | UnknownEvent:
     """Read one speech event. Unknown types give an `UnknownEvent`.
 

@@ -34,7 +34,10 @@ PULL_BATCH = 16
 
 
 class Delivery(NamedTuple):
-    """One delivery of a job: ``attempt`` counts from 1, ``stored_at`` is Unix s."""
+    """One delivery of a job: ``attempt`` counts from 1, ``stored_at`` is Unix s.
+
+    ``message_id`` is its header ``Nats-Msg-Id``, empty where it has none.
+    """
 
     subject: str
     data: bytes
@@ -43,6 +46,7 @@ class Delivery(NamedTuple):
     stream_seq: int
     attempt: int
     stored_at: float
+    message_id: str = ""
 
 
 def parse_delivery(message: Msg, lane: str) -> Delivery | None:
@@ -68,6 +72,7 @@ def parse_delivery(message: Msg, lane: str) -> Delivery | None:
         stream_seq,
         delivered,
         stored_at,
+        (message.headers or {}).get("Nats-Msg-Id", ""),
     )
 
 
