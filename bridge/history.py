@@ -66,6 +66,11 @@ class History:
         return not self.reasoned and not self.tool_calls
 
     @property
+    def over(self) -> bool:
+        """Whether the log has its terminal event."""
+        return self.last is not None and self.last.terminal
+
+    @property
     def whole(self) -> bool:
         """Whether it holds events 1…N, each once, with attempts that never fall."""
         return not self.fault
@@ -89,7 +94,7 @@ class History:
         self.last_stream_seq = stream_seq
         if not self.fault:
             self.fault = self._fault_before(event)
-        if self.last is not None and self.last.terminal:
+        if self.over:
             return  # nothing stands behind the end
         self.last = event
         if isinstance(event, Token):

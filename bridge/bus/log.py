@@ -166,6 +166,27 @@ async def find_last(
     return seq, found
 
 
+async def find_next(
+    jetstream: JetStream,
+    stream: str,
+    subject: str,
+    seq: int,
+    read: Callable[[bytes], T | None],
+) -> T | None:
+    """The first message of ``subject`` from ``seq`` on that ``read`` knows.
+
+    Asked of the leader. Raises as `JetStream`.
+    """
+    while True:
+        stored = await jetstream.next_message(stream, subject, seq)
+        if stored is None:
+            return None
+        found = read(stored.data)
+        if found is not None:
+            return found
+        seq = stored.seq + 1
+
+
 def _after(
     status: str, headers: dict[str, str], chain: _Chain, stream: str
 ) -> int | None:

@@ -14,9 +14,10 @@ from typing import NamedTuple
 from bridge.bus.batch import older_batches
 from bridge.bus.cell import Cell
 from bridge.bus.jobs import Delivery
-from bridge.bus.log import find_last
+from bridge.bus.log import find_last, find_next
+from bridge.bus.refusals import Fenced
 from bridge.errors import ConnectionLost
-from bridge.events import AnyEvent, Control, Job, event_in
+from bridge.events import AnyEvent, Control, Job, Started, event_in
 from bridge.history import History
 from bridge.job import Look, look
 
@@ -140,8 +141,7 @@ async def read_history(cell: Cell, tenant: str, id: str) -> History:
             else:
                 history.receive(event, message.seq)
         reached = history.last_stream_seq >= stored.seq
-        ended = history.last is not None and history.last.terminal
-        if reached and (history.whole or ended):
+        if reached and (history.whole or history.over):
             return history
         if cell.now() >= give_up_at:
             break
@@ -150,6 +150,43 @@ async def read_history(cell: Cell, tenant: str, id: str) -> History:
     if not reached:
         raise ConnectionLost("the log cannot be read up to its last event")
     return history
+
+
+async def close_to_end(
+    cell: Cell, tenant: str, id: str, delivery: Delivery
+) -> History | None:
+    """Where a log ends, to put one last event behind it, or that it has its end.
+
+    Closes what this delivery and older ones of the job may have open, if the log has no
+    end. ``None`` where it was begun for another job. Raises `Fenced` for a newer
+    attempt, and `BusError`. May be cancelled.
+    """
+    while True:
+        end = History()
+        end.last_stream_seq, end.last = await find_end(cell, tenant, id)
+        if end.last is None or end.over:
+            return end
+        if end.last.attempt > delivery.attempt:
+            raise Fenced("a newer attempt goes on with the request")
+        original = await begun_for(cell, tenant, id)
+        if original not in (None, delivery.stream_seq):
+            return None
+        job_seqs = [delivery.stream_seq]
+        await cell.batches.close(older_batches(job_seqs, delivery.attempt + 1))
+        tip = await cell.last_stored(tenant, id)
+        if tip is not None and tip.seq == end.last_stream_seq:
+            return end
+
+
+async def begun_for(cell: Cell, tenant: str, id: str) -> int | None:
+    """The job that a log was begun for, where its first event still says so.
+
+    Raises `BusError`. May be cancelled.
+    """
+    subject = cell.subjects.tokens(tenant, id)
+    read = partial(event_in, id)
+    first = await find_next(cell.jetstream, cell.names.tokens, subject, 1, read)
+    return first.job if isinstance(first, Started) else None
 
 
 async def find_end(cell: Cell, tenant: str, id: str) -> tuple[int, AnyEvent | None]:

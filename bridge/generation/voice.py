@@ -72,6 +72,11 @@ class Voice:
     def __repr__(self) -> str:
         return f"<Voice {self._id} segments={self._seq} {self._segmenter!r}>"
 
+    @property
+    def seq(self) -> int:
+        """The number of the last speech event."""
+        return self._seq
+
     def replay(self, history: History) -> None:
         """Hear what was said before, so that the cutting goes on inside it."""
         for seq, text in history.tokens:
