@@ -96,6 +96,22 @@ class Repair:
             await self._cell.pause(delay)
             delay = min(delay * 2, RETRY_LAST_S)
 
+    async def _close(self) -> None:
+        """Close the batch, or learn that there is no stream that could answer.
+
+        Where somebody listens to all logs, the server does not say that nobody does.
+        Raises `BusError`.
+        """
+        batches = self._cell.batches
+        closing = asyncio.ensure_future(batches.close([self._tail.batch]))
+        try:
+            await asyncio.wait([closing], timeout=PROBE_S)
+            if not closing.done() and await self._stream_is_gone():
+                raise StreamUnavailable("the stream of the log is gone", gone=True)
+            await closing
+        finally:
+            closing.cancel()
+
     async def _stream_is_gone(self) -> bool:
         """Tell a stream that is gone from one that has no leader for a moment."""
         try:
@@ -112,7 +128,7 @@ class Repair:
     async def _try(self) -> bool:
         """One try: close, count, send the rest again. Whether all is well now."""
         tail = self._tail
-        await self._cell.batches.close([tail.batch])
+        await self._close()
         stored, last_seq, ended = await self._read_tip()
         # Behind this point nothing awaits until everything is sent again.
         missing = self._base + tail.forgotten - stored
