@@ -12,7 +12,7 @@ import pytest
 import pytest_asyncio
 
 from bridge.bus.cell import Cell
-from bridge.errors import ConnectionLost
+from bridge.errors import ConnectionLost, InvalidJob
 from bridge.events import Control
 from bridge.generation import course, record, refusal
 from bridge.generation.claim import Claim, claim
@@ -592,7 +592,7 @@ async def test_an_invalid_job_of_a_log_that_it_has_begun_ends_it(
         first.stop()
 
     def refuse(data: bytes) -> Any:
-        raise course.InvalidJob("the job is not valid: it is of a later version")
+        raise InvalidJob("the job is not valid: it is of a later version")
 
     monkeypatch.setattr(course, "decode_job", refuse)
     async with running_service(nats_server.url, simulator.url, prefix=prefix):
