@@ -111,7 +111,9 @@ class Ending:
             case.ownership.check()
             try:
                 await case.around.gone()
-                await record.commit_anew(event)
+                await record.begin_anew(event)
+                case.ownership.check()
+                await record.commit(event)
                 break
             except TooManyBatches:
                 case.around.crowded()
@@ -142,7 +144,8 @@ class Ending:
         while True:
             try:
                 await case.around.gone()
-                await record.commit_anew(event)
+                await record.begin_anew(event)
+                await record.commit(event)
                 break
             except (LogGone, BusError) as again:
                 log.debug("%r: %s", self, again)

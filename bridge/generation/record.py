@@ -194,12 +194,12 @@ class Record:
         """Publish ``handover`` as this attempt's last event, and prove it."""
         await self.writer.commit(encode(self.transcript.handover()))
 
-    async def commit_anew(self, event: Terminal) -> None:
-        """Commit into a stream that was made again, whose log is empty.
+    async def begin_anew(self, event: Terminal) -> None:
+        """Get ready to commit into a stream that was made again, whose log is empty.
 
         The event keeps its number, and so does speech's own: whoever listens live takes
         it for the next one. Raises `StartRefused` where the log has an event, and
-        `BusError` where NATS does not answer, besides what `commit` raises.
+        `BusError` where NATS does not answer.
         """
         writing = self._writing
         delivery, cell = writing.delivery, writing.cell
@@ -210,14 +210,12 @@ class Record:
         # A batch of this attempt may be open in that stream; its name is used again.
         own = older_batches([delivery.stream_seq], delivery.attempt + 1)
         await cell.batches.close(own)
-        again = self.voice is not None and self._end_speech is None
         spoken = self.voice.seq if self.voice is not None else 0
-        if again:
+        if self.voice is not None and self._end_speech is None:
+            # It has its number already, from a try before.
             spoken -= 1
+            self._end_speech = partial(self._append_speech, self._last_spoken)
         self.writer = self._new_writer(event.seq - 1, spoken, last_seq)
-        if again:
-            self.writer.append_speech(self._last_spoken)
-        await self.commit(event)
 
     def sweep(self, now: float, *, speaking: bool) -> None:
         """Called a few times a second: the batch's life, and pauses in the speech."""

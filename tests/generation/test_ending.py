@@ -172,6 +172,20 @@ async def test_without_a_lease_nothing_is_begun() -> None:
     assert scene.progress.state is State.DELIVERED
 
 
+async def test_a_lease_that_ends_while_the_log_is_made_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scene = Scene()
+
+    async def begin_anew(event: Terminal) -> None:
+        scene.lose_lease()
+
+    monkeypatch.setattr(scene.record, "begin_anew", begin_anew)
+    with pytest.raises(Fenced):
+        await scene.ending.stop(scene.record, Interrupt(Kind.LOG_GONE, "gone"))
+    assert scene.published == []
+
+
 WORDS = {
     "completed": [("speech", "end"), ("tokens", "completed")],
     "failed": [("speech", "failed"), ("tokens", "failed")],
@@ -272,13 +286,14 @@ async def test_an_orphan_is_ended_wherever_its_request_stood(
     async def orphaned(*_: Any) -> bool:
         return True
 
-    async def commit_anew(event: Terminal) -> None:
+    async def begin_anew(event: Terminal) -> None:
         tries.append(event)
         if len(tries) == 1:
             raise ConnectionLost("no leader yet")
 
     monkeypatch.setattr(ending_module, "is_orphaned", orphaned)
-    monkeypatch.setattr(scene.record, "commit_anew", commit_anew)
+    monkeypatch.setattr(scene.record, "begin_anew", begin_anew)
+    monkeypatch.setattr(scene.record, "commit", committed)
     scene.lose_lease()
     assert await scene.ending.end_orphan(scene.record, "one")
     assert len(tries) == 2

@@ -6,6 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,9 +15,10 @@ import pytest_asyncio
 from bridge.bus.cell import Cell
 from bridge.errors import ConnectionLost, InvalidJob
 from bridge.events import Control
-from bridge.generation import course, record, refusal
+from bridge.generation import course, ending, record, refusal
 from bridge.generation.claim import Claim, claim
 from bridge.generation.interrupt import Interrupt, Kind
+from bridge.generation.orphan import is_orphaned
 from bridge.generation.voice import Voice
 from bridge.service import Service
 from bridge.simulator import Behaviour, Simulator
@@ -484,6 +486,54 @@ async def test_a_repeat_that_has_ended_supersedes_nothing(
         await bus.seen("other", "token", 20)
         await bus.cancel("other")
         await bus.ended("other")
+
+
+# Orphans
+
+
+@pytest.mark.parametrize("how", ["stop", "drain"])
+async def test_a_service_that_stops_looks_for_no_orphans(
+    tmp_path: Path,
+    prefix: str,
+    simulator: Simulator,
+    monkeypatch: pytest.MonkeyPatch,
+    how: str,
+) -> None:
+    """NATS stays away: there is no lease to end the looking."""
+    looking = asyncio.Event()
+
+    async def looks(*args: Any) -> bool:
+        looking.set()
+        return await is_orphaned(*args)
+
+    monkeypatch.setattr(ending, "is_orphaned", looks)
+    server = NatsServer(tmp_path)
+    server.start()
+    try:
+        async with running_service(
+            server.url,
+            simulator.url,
+            prefix=prefix,
+            ack_wait_s=0.5,
+            drain_timeout_s=0.1,
+        ) as service:
+            async with plain_client(server.url, prefix) as bus:
+                await bus.submit("one", request(max_tokens=5000))
+                await bus.seen("one", "token", 5)
+            server.kill()
+
+            async with asyncio.timeout(PATIENCE_S):
+                await looking.wait()
+            getattr(service, how)()
+            began = time.monotonic()
+
+            async def over() -> bool:
+                return service.worker is not None and service.worker.running == 0
+
+            await eventually(over)
+            assert time.monotonic() - began < 8
+    finally:
+        server.stop()
 
 
 # Intake
