@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 
 from bridge.bus.cell import Cell
 from bridge.bus.jobs import Delivery
 from bridge.events import Job
 from bridge.generation.session import supersede_until_done
+
+log = logging.getLogger(__name__)
+
+#: A job that waits for so long to be acknowledged is told to the operator, in seconds.
+SAY_AFTER_S = 5.0
 
 
 class Superseding:
@@ -25,6 +31,7 @@ class Superseding:
         self._tenant = tenant
         self._delivery = delivery
         self._owned = owned
+        self._session = ""
         self._task: asyncio.Task[bool] | None = None
 
     def __repr__(self) -> str:
@@ -35,6 +42,7 @@ class Superseding:
     def begin(self, job: Job, on_newer: Callable[[], None]) -> None:
         """Begin, if the job asks for it; ``on_newer`` if a newer job supersedes it."""
         if self._task is None and job.supersede and job.session is not None:
+            self._session = job.session
             self._task = asyncio.get_running_loop().create_task(
                 supersede_until_done(
                     self._cell,
@@ -54,7 +62,15 @@ class Superseding:
         task = self._task
         if task is None:
             return True
-        await asyncio.wait([task])
+        await asyncio.wait([task], timeout=SAY_AFTER_S)
+        if not task.done():
+            log.warning(
+                "a cancel of the older requests of session %s cannot be stored; job %d "
+                "keeps its slot, and is not acknowledged, until it is",
+                self._session,
+                self._delivery.stream_seq,
+            )
+            await asyncio.wait([task])
         return not task.cancelled() and task.result()
 
     def give_up(self) -> None:

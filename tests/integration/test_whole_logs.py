@@ -283,20 +283,30 @@ async def test_a_takeover_of_a_log_without_its_head_is_its_end(
     assert len(simulator.requests) == 1
 
 
+@pytest.mark.parametrize("speech", [False, True])
 async def test_one_message_that_is_no_event_and_a_dead_worker(
-    bus: PlainClient, nats_server: NatsServer, simulator: Simulator, prefix: str
+    bus: PlainClient,
+    nats_server: NatsServer,
+    simulator: Simulator,
+    prefix: str,
+    speech: bool,
 ) -> None:
     body = request(max_tokens=100)
     async with running_service(nats_server.url, simulator.url, prefix=prefix) as first:
-        await bus.submit("one", body)
+        await bus.submit("one", body, speech=speech)
         await bus.seen("one", "token", 10)
         subject = f"{prefix}.tokens.default.one"
         await bus.jetstream.publish(f"{subject}", b'"no event"')
         await bus.seen("one", "token", 12)
         first.stop()
     await bus.jetstream.publish(f"{prefix}.tokens.default.one", b'"no event"')
+    await bus.jetstream.publish(f"{prefix}.speech.default.one", b"no segment")
     async with running_service(nats_server.url, simulator.url, prefix=prefix):
         end = await bus.seen("one", "completed")
         await bus.settled()
     assert end["text"] == text_for(body)
     assert_whole(await events(bus))
+    spoken = await bus.stored("TOKENS", f"{prefix}.speech.default.one")
+    said = [json.loads(m.data) for m in spoken if m.data != b"no segment"]
+    assert [event["seq"] for event in said] == list(range(1, len(said) + 1))
+    assert [event["type"] for event in said][-1:] == (["end"] if speech else [])
