@@ -13,10 +13,11 @@ import asyncio
 import logging
 import time
 
+from bridge.bus.commands import TooLarge
 from bridge.bus.jobs import Delivery
 from bridge.bus.leases import Lease
 from bridge.bus.refusals import Fenced, LogGone, StartRefused, TooManyBatches
-from bridge.errors import BridgeError, InternalError, InvalidJob
+from bridge.errors import BridgeError, BusError, InternalError, InvalidJob
 from bridge.events import Failed, Job, Terminal
 from bridge.generation.account import Account
 from bridge.generation.case import Case
@@ -138,9 +139,12 @@ class Generation:
         except asyncio.CancelledError:
             self._leave("the worker stops")
             raise
-        except Exception as defect:
-            log.exception("%r failed", self)
-            await self._survive(defect)
+        except Exception as error:
+            if isinstance(error, BusError) and not isinstance(error, TooLarge):
+                self._leave(f"NATS is away: {error}")
+            else:
+                log.exception("%r failed", self)
+                await self._survive(error)
         finally:
             self._drop()
             self._account.close()
@@ -214,7 +218,7 @@ class Generation:
             log.debug("%r: %s", self, reason)
             return False
         except LogGone:
-            await self._around.gone()
+            await self._ownership.remake_streams()
             return False
         self._account.ended(event)
         await self._ending.settle(event)
@@ -289,7 +293,7 @@ class Generation:
             self._around.crowded()
             return CROWDED_S
         except LogGone:
-            await self._around.gone()
+            await self._ownership.remake_streams()
         else:
             return None
         return 0.0

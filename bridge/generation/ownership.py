@@ -59,10 +59,17 @@ class Ownership:
                 return await self.interruption.race(call())
             except StreamUnavailable as error:
                 if error.gone:
-                    await self._around.gone()
+                    await self.remake_streams()
             except BusError as error:
                 log.debug("%r tries again: %s", self, error)
             await self.pause(RETRY_S)
+
+    async def remake_streams(self) -> None:
+        """Make streams that are missing again, if NATS lets us now."""
+        try:
+            await self._around.gone()
+        except BusError as error:
+            log.debug("%r: the streams are not made again yet: %s", self, error)
 
     async def pause(self, seconds: float) -> None:
         """Wait a moment between two tries. Raises `Interrupted`."""

@@ -58,7 +58,7 @@ async def _tell(case: Case, record: Record, error: InvalidJob) -> bool:
         case.around.crowded()
         return False
     except LogGone:
-        await case.around.gone()
+        await case.ownership.remake_streams()
         return False
     except StartRefused as reason:
         log.debug("%r: %s", case, reason)

@@ -348,6 +348,30 @@ async def test_a_defect_in_a_request_that_was_begun_is_told_at_once(
     assert numbers == list(range(1, end["seq"] + 1))
 
 
+async def test_nats_that_is_away_is_no_defect(
+    nats_server: NatsServer,
+    prefix: str,
+    simulator: Simulator,
+    bus: PlainClient,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    right = record.Record.start
+
+    def away_once(*args: Any) -> None:
+        monkeypatch.setattr(record.Record, "start", right)
+        raise ConnectionLost("cannot publish: 16777216 bytes wait for NATS already")
+
+    monkeypatch.setattr(record.Record, "start", away_once)
+    async with running_service(
+        nats_server.url, simulator.url, prefix=prefix, max_deliveries=1, ack_wait_s=0.5
+    ):
+        await bus.submit("one", BODY)
+        end = await bus.ended("one")
+        await bus.settled()
+    # Left to the next delivery, which is one too many here.
+    assert end["error"]["code"] == "attempts_exhausted"
+
+
 # What a job supersedes
 
 
