@@ -10,11 +10,15 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from bridge.bus.api import StoredMessage
+from bridge.bus.cell import Cell
 from bridge.simulator import Behaviour, Simulator, text_for
+from tests.cable import Cable
 from tests.plain_client import (
     Json,
     PlainClient,
     assert_whole,
+    eventually,
     plain_client,
     request,
     text_of,
@@ -310,3 +314,56 @@ async def test_one_message_that_is_no_event_and_a_dead_worker(
     said = [json.loads(m.data) for m in spoken if m.data != b"no segment"]
     assert [event["seq"] for event in said] == list(range(1, len(said) + 1))
     assert [event["type"] for event in said][-1:] == (["end"] if speech else [])
+
+
+@pytest.mark.parametrize("cut_at", [1, 700, 2990])
+async def test_a_connection_that_is_cut_while_the_log_is_read(
+    bus: PlainClient,
+    nats_server: NatsServer,
+    simulator: Simulator,
+    prefix: str,
+    monkeypatch: pytest.MonkeyPatch,
+    cut_at: int,
+) -> None:
+    count = 3000
+    job = await taken_once(bus)
+    await store(bus, started(job))
+    for seq in range(2, count + 1):
+        event = json.dumps(token(seq, text="x" * 200)).encode()
+        await bus.nats.publish(f"{prefix}.tokens.default.one", event)
+
+    async def stored() -> bool:
+        info = await bus.jetstream.stream_info(f"{prefix.upper()}_TOKENS")
+        return info.state.messages == count
+
+    await eventually(stored)
+    bus.live["one"].clear()
+    right, cuts = Cell.read_log, 0
+    async with Cable(nats_server.port) as cable:
+
+        async def read_log(
+            cell: Cell, tenant: str, id: str, from_seq: int = 1
+        ) -> AsyncIterator[StoredMessage]:
+            nonlocal cuts
+            read = 0
+            async for message in right(cell, tenant, id, from_seq):
+                yield message
+                read += 1
+                if read == cut_at and cuts < 3:
+                    cuts += 1
+                    await cable.pull()
+                    await cable.plug_in()
+
+        monkeypatch.setattr(Cell, "read_log", read_log)
+        async with running_service(
+            cable.url, simulator.url, prefix=prefix, backend_continue="final_message"
+        ):
+            end = await bus.ended("one")
+            await bus.settled()
+    assert cuts == 3
+    resumed = next(e for e in bus.live["one"] if e["type"] == "resumed")
+    assert (resumed["after"], resumed["seq"]) == (count, count + 1)
+    log = await events(bus)
+    assert [e["seq"] for e in log] == list(range(1, end["seq"] + 1))
+    assert end["type"] == "completed"
+    assert end["text"] == text_of(log)
