@@ -181,7 +181,7 @@ class Generation:
         """
         self._drop()
         # What has cut the try off cuts nothing off any more.
-        ownership = self._owned_until(Interruption())
+        ownership = self._ownership = self._owned_until(Interruption())
         cell, tenant, delivery = self._cell, self.tenant, self.delivery
         id = self.id or read_job_id(delivery.data, delivery.message_id, tenant)
         while id is not None and tenant != RESERVED_TENANT:

@@ -147,7 +147,7 @@ class Ending:
                 await record.begin_anew(event)
                 await record.commit(event)
                 break
-            except (LogGone, BusError) as again:
+            except (LogGone, TooManyBatches, BusError) as again:
                 log.debug("%r: %s", self, again)
             except BridgeError as reason:
                 log.warning("%r could not be ended: %s", case, reason)

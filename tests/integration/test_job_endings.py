@@ -348,6 +348,23 @@ async def test_a_defect_in_a_request_that_was_begun_is_told_at_once(
     assert numbers == list(range(1, end["seq"] + 1))
 
 
+async def test_a_defect_in_a_cancel_is_told_at_once(
+    nats_server: NatsServer,
+    prefix: str,
+    simulator: Simulator,
+    bus: PlainClient,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Transcript, "cancelled", broken)
+    async with running_service(
+        nats_server.url, simulator.url, prefix=prefix, ack_wait_s=ACK_WAIT_S
+    ):
+        await bus.submit("one", request(max_tokens=5000), speech=True)
+        await bus.seen("one", "token", 10)
+        await bus.cancel("one")
+        await assert_told(bus, "a defect of the bridge: Defect", attempt=1)
+
+
 async def test_nats_that_is_away_is_no_defect(
     nats_server: NatsServer,
     prefix: str,
