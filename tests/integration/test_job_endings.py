@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+from nats.aio.msg import Msg
 
 from bridge.bus.cell import Cell
 from bridge.errors import ConnectionLost, InvalidJob
@@ -28,6 +29,7 @@ from tests.plain_client import (
     Json,
     PlainClient,
     assert_whole,
+    barrier,
     eventually,
     plain_client,
     request,
@@ -527,6 +529,55 @@ async def test_a_repeat_that_has_ended_supersedes_nothing(
         await bus.seen("other", "token", 20)
         await bus.cancel("other")
         await bus.ended("other")
+
+
+# A lease that is over at the end
+
+
+@pytest.mark.parametrize("end", ["completed", "cancelled"])
+async def test_a_worker_that_was_frozen_at_the_end_ends_no_speech(
+    nats_server: NatsServer,
+    prefix: str,
+    simulator: Simulator,
+    bus: PlainClient,
+    monkeypatch: pytest.MonkeyPatch,
+    end: str,
+) -> None:
+    spoken: list[Json] = []
+
+    async def hear(message: Msg) -> None:
+        spoken.append(json.loads(message.data))
+
+    await bus.nats.subscribe(f"{prefix}.speech.default.one", cb=hear)
+    await barrier(bus.nats)
+    right = getattr(Transcript, end)
+    services: list[Service] = []
+
+    def frozen_once(*args: Any, **fields: Any) -> Any:
+        monkeypatch.setattr(Transcript, end, right)
+        worker = services[0].worker
+        assert worker is not None
+        (running,) = worker._running
+        running.generation.lease.until = 0.0
+        return right(*args, **fields)
+
+    monkeypatch.setattr(Transcript, end, frozen_once)
+    async with running_service(
+        nats_server.url, simulator.url, prefix=prefix, ack_wait_s=1.0
+    ) as service:
+        services.append(service)
+        length = 10 if end == "completed" else 5000
+        await bus.submit("one", request(max_tokens=length), speech=True)
+        await bus.seen("one", "token", 5)
+        if end == "cancelled":
+            await bus.cancel("one")
+        event = await bus.seen("one", end)
+        await bus.settled()
+        await barrier(bus.nats)
+    assert event["attempt"] == 2
+    assert [e["type"] for e in bus.live["one"]].count(end) == 1
+    terminal = [e for e in spoken if e["type"] in ("end", "cancelled", "failed")]
+    assert [e["attempt"] for e in terminal] == [2]
 
 
 # Orphans
