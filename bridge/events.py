@@ -7,7 +7,7 @@ an unknown top-level field is invalid (`bridge.intake.decode_job`).
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 import msgspec
 
@@ -239,6 +239,13 @@ class Control(msgspec.Struct, omit_defaults=True):
     before: int | None = None
 
 
+def _types(events: Any) -> frozenset[str]:
+    return frozenset(str(e.__struct_config__.tag) for e in get_args(events))
+
+
+_EVENT_TYPES = _types(KnownEvent)
+_SPEECH_TYPES = _types(SpeechEvent)
+
 _event_decoder: msgspec.json.Decoder[KnownEvent] = msgspec.json.Decoder(KnownEvent)
 _speech_decoder: msgspec.json.Decoder[SpeechEvent] = msgspec.json.Decoder(SpeechEvent)
 _unknown_decoder = msgspec.json.Decoder(UnknownEvent)
@@ -270,13 +277,14 @@ def event_in(id: str, data: bytes) -> AnyEvent | None:
     """The event that a stored message of request ``id`` is, or ``None`` for none.
 
     Anybody may store anything on a subject: what is no event of this request counts
-    for nothing in its log.
+    for nothing in its log. An unknown type is an event; a known one without its fields
+    is none.
     """
     try:
         event = decode_event(data)
     except UNREADABLE:
         return None
-    return event if event.id == id and event.seq > 0 and event.attempt > 0 else None
+    return event if _is_in(id, event, _EVENT_TYPES) else None
 
 
 def speech_in(id: str, data: bytes) -> SpeechEvent | UnknownEvent | None:
@@ -285,7 +293,12 @@ def speech_in(id: str, data: bytes) -> SpeechEvent | UnknownEvent | None:
         event = decode_speech(data)
     except UNREADABLE:
         return None
-    return event if event.id == id and event.seq > 0 and event.attempt > 0 else None
+    return event if _is_in(id, event, _SPEECH_TYPES) else None
+
+
+def _is_in(id: str, event: Event | UnknownEvent, known: frozenset[str]) -> bool:
+    broken = isinstance(event, UnknownEvent) and event.type in known
+    return not broken and event.id == id and event.seq > 0 and event.attempt > 0
 
 
 def decode_speech(data: bytes) -> SpeechEvent | UnknownEvent:

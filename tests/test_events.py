@@ -20,6 +20,7 @@ from bridge.events import (
     Handover,
     Reasoning,
     Resumed,
+    SpeechEnd,
     Started,
     Timings,
     Token,
@@ -29,6 +30,8 @@ from bridge.events import (
     decode_control,
     decode_event,
     encode,
+    event_in,
+    speech_in,
 )
 
 EVENTS: list[tuple[Event, dict[str, Any]]] = [
@@ -178,3 +181,39 @@ def test_control_messages() -> None:
     assert decode_control(b'{"action":"cancel"}') == Control("cancel")
     assert decode_control(b'{"reason":"x"}') is None
     assert json.loads(encode(Control("cancel"))) == {"action": "cancel"}
+
+
+NO_EVENTS = [
+    b"",
+    b"garbage",
+    b"\xff",
+    b"7",
+    b"[]",
+    b"[" * 100_000,
+    b'{"type":"token","id":"one","seq":1}',
+    b'{"type":"token","id":"two","seq":1,"attempt":1,"text":"x"}',
+    b'{"type":"token","id":"one","seq":0,"attempt":1,"text":"x"}',
+    b'{"type":"token","id":"one","seq":1,"attempt":0,"text":"x"}',
+    b'{"type":"token","id":"one","seq":-1,"attempt":1,"text":"x"}',
+    b'{"type":"token","id":"one","seq":1e99,"attempt":1,"text":"x"}',
+    b'{"type":"resumed","id":"one","seq":1,"attempt":1,"after":0,"mode":"later"}',
+    b'{"type":"cancelled","id":"one","seq":1,"attempt":1}',
+    b'{"type":"failed","id":"one","seq":1,"attempt":1}',
+]
+
+
+@pytest.mark.parametrize("data", NO_EVENTS)
+def test_what_is_no_event_of_a_request(data: bytes) -> None:
+    assert event_in("one", data) is None
+    assert speech_in("one", data) is None
+
+
+def test_what_is_an_event_of_a_request() -> None:
+    token = Token("one", 1, 1, "x")
+    assert event_in("one", encode(token)) == token
+    assert event_in("two", encode(token)) is None
+    later = b'{"type":"later","id":"one","seq":2,"attempt":1,"x":[]}'
+    assert event_in("one", later) == UnknownEvent("later", "one", 2, 1)
+    end = SpeechEnd("one", 3, 1)
+    assert speech_in("one", encode(end)) == end
+    assert speech_in("two", encode(end)) is None

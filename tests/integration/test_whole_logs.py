@@ -98,6 +98,8 @@ GARBAGE: dict[str, bytes] = {
     "a number": b"7",
     "no numbers": b'{"type":"token","id":"one"}',
     "another id": json.dumps(token(99, 9, id="two")).encode(),
+    "no text": b'{"type":"token","id":"one","seq":3,"attempt":1}',
+    "no end": b'{"type":"completed","id":"one","seq":3,"attempt":1}',
     "number 0": json.dumps(token(0)).encode(),
     "a text for a number": b'{"type":"token","id":"one","seq":"3","attempt":1}',
 }
