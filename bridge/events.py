@@ -7,7 +7,7 @@ an unknown top-level field is invalid (`bridge.intake.decode_job`).
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, get_args
 
 import msgspec
 
@@ -290,6 +290,13 @@ class Control(msgspec.Struct, omit_defaults=True):
     before: int | None = None
 
 
+def _types(events: Any) -> frozenset[str]:
+    return frozenset(str(e.__struct_config__.tag) for e in get_args(events))
+
+
+_EVENT_TYPES = _types(KnownEvent)
+_SPEECH_TYPES = _types(SpeechEvent)
+
 _event_decoder: msgspec.json.Decoder[KnownEvent] = msgspec.json.Decoder(KnownEvent)
 _speech_decoder: msgspec.json.Decoder[SpeechEvent] = msgspec.json.Decoder(SpeechEvent)
 _unknown_decoder = msgspec.json.Decoder(UnknownEvent)
@@ -319,6 +326,34 @@ def decode_event(data: bytes) -> AnyEvent:
             return _unknown_decoder.decode(data)
     except (UnicodeDecodeError, RecursionError) as error:
         raise msgspec.DecodeError(str(error)) from error
+
+
+def event_in(id: str, data: bytes) -> AnyEvent | None:
+    """The event that a stored message of request ``id`` is, or ``None`` for none.
+
+    Anybody may store anything on a subject: what is no event of this request counts
+    for nothing in its log. An unknown type is an event; a known one without its fields
+    is none.
+    """
+    try:
+        event = decode_event(data)
+    except UNREADABLE:
+        return None
+    return event if _is_in(id, event, _EVENT_TYPES) else None
+
+
+def speech_in(id: str, data: bytes) -> SpeechEvent | UnknownEvent | None:
+    """The speech event that a stored message of request ``id`` is: see `event_in`."""
+    try:
+        event = decode_speech(data)
+    except UNREADABLE:
+        return None
+    return event if _is_in(id, event, _SPEECH_TYPES) else None
+
+
+def _is_in(id: str, event: Event | UnknownEvent, known: frozenset[str]) -> bool:
+    broken = isinstance(event, UnknownEvent) and event.type in known
+    return not broken and event.id == id and event.seq > 0 and event.attempt > 0
 
 
 def decode_speech(data: bytes) -> SpeechEvent | UnknownEvent:

@@ -1,7 +1,8 @@
 """What a request's log says so far: folded from its events, in order.
 
 A worker that takes over goes on from here; nothing else is known of the attempts
-before. Sans-IO.
+before. So the fold also proves the log: events 1…N, each once, attempts in order. What
+is no event is passed over and counted. Sans-IO.
 """
 
 from __future__ import annotations
@@ -21,12 +22,20 @@ from bridge.events import (
 
 
 class History:
-    """The fold. Feed `receive` with every stored event of the request, in order."""
+    """The fold. Feed it with every stored message of the request, in order.
+
+    ``last_stream_seq`` is the stream sequence of the last message, which need not be
+    an event.
+    """
 
     def __init__(self) -> None:
         self.started: Started | None = None
         self.last: AnyEvent | None = None
         self.last_stream_seq = 0
+        #: Messages that are no events of this log.
+        self.passed_over = 0
+        #: What is wrong with the log; empty while it is proven whole.
+        self.fault = ""
         self.handovers = 0
         self.reasoned = False
         self.tool_calls = False
@@ -58,10 +67,38 @@ class History:
         """Whether what stands is plain text that a backend could go on with."""
         return not self.reasoned and not self.tool_calls
 
+    @property
+    def over(self) -> bool:
+        """Whether the log has its terminal event."""
+        return self.last is not None and self.last.terminal
+
+    @property
+    def whole(self) -> bool:
+        """Whether it holds events 1…N, each once, with attempts that never fall."""
+        return not self.fault
+
+    def end_only(self) -> History:
+        """Where a log stands, and nothing of what it says: for one that is not whole.
+
+        An event that is published behind it takes the next number, and no text.
+        """
+        end = History()
+        end.last, end.last_stream_seq = self.last, self.last_stream_seq
+        return end
+
+    def pass_over(self, stream_seq: int) -> None:
+        """The next stored message is no event of this log."""
+        self.last_stream_seq = stream_seq
+        self.passed_over += 1
+
     def receive(self, event: AnyEvent, stream_seq: int) -> None:
         """Take the next stored event."""
-        self.last = event
         self.last_stream_seq = stream_seq
+        if not self.fault:
+            self.fault = self._fault_before(event)
+        if self.over:
+            return  # nothing stands behind the end
+        self.last = event
         if isinstance(event, Token):
             self._text.write(event.text)
             self.tokens.append((event.seq, event.text))
@@ -78,6 +115,18 @@ class History:
             self.handovers += 1
         elif isinstance(event, Resumed) and event.mode == "restart":
             self._restart()
+
+    def _fault_before(self, event: AnyEvent) -> str:
+        if self.last is not None and self.last.terminal:
+            return f"event {event.seq} stands behind the end, event {self.seq}"
+        if event.seq != self.seq + 1:
+            return f"event {event.seq} stands behind event {self.seq}"
+        if event.attempt < self.attempt:
+            return (
+                f"event {event.seq} of attempt {event.attempt} stands behind attempt "
+                f"{self.attempt}"
+            )
+        return ""
 
     def _restart(self) -> None:
         self._text = StringIO()

@@ -7,7 +7,9 @@
         │ └─┼───again─────┴─────────────────┼──again───────┘
         │   └──end (never started)──▶ ENDING └─hand over─▶ HANDING_OVER ─proven─▶
         │                                                              GIVEN_BACK
-        ├─hand over─▶ GIVEN_BACK   not begun: nothing was published
+        ├─hand over─▶ GIVEN_BACK   not begun: nothing was published; from ENDING: the
+        │             log has its end, what the job supersedes is not stored yet
+        ├─defect─▶ ENDING     also from CLAIMED, RUNNING, ENDING: `failed`, `internal`
         ├─stands─▶ STANDS     what is in the log already ends the job
         ├─bury───▶ BURIED     the job cannot be served, and is kept as a dead letter
         └─leave──▶ LEFT       from everywhere: the job is another worker's
@@ -50,6 +52,7 @@ class Step(Enum):
     AGAIN = "again"
     STANDS = "stands"
     BURY = "bury"
+    DEFECT = "defect"
     LEAVE = "leave"
 
 
@@ -69,23 +72,28 @@ TRANSITIONS: dict[State, dict[Step, State]] = {
         Step.HAND_OVER: State.GIVEN_BACK,
         Step.STANDS: State.STANDS,
         Step.BURY: State.BURIED,
+        Step.DEFECT: State.ENDING,
         Step.LEAVE: State.LEFT,
     },
     State.CLAIMED: {
         Step.PROVEN: State.RUNNING,
         Step.AGAIN: State.DELIVERED,
+        Step.DEFECT: State.ENDING,
         Step.LEAVE: State.LEFT,
     },
     State.RUNNING: {
         Step.END: State.ENDING,
         Step.HAND_OVER: State.HANDING_OVER,
         Step.LOSE_LOG: State.ENDING,
+        Step.DEFECT: State.ENDING,
         Step.LEAVE: State.LEFT,
     },
     State.ENDING: {
         Step.PROVEN: State.ENDED,
         Step.AGAIN: State.DELIVERED,
+        Step.HAND_OVER: State.GIVEN_BACK,
         Step.LOSE_LOG: State.ENDING,
+        Step.DEFECT: State.ENDING,
         Step.LEAVE: State.LEFT,
     },
     State.HANDING_OVER: {

@@ -25,6 +25,7 @@ from bridge.events import (
     JobIdentity,
     Reasoning,
     Resumed,
+    SpeechEnd,
     Started,
     Timings,
     Token,
@@ -35,6 +36,8 @@ from bridge.events import (
     decode_event,
     decode_speech,
     encode,
+    event_in,
+    speech_in,
 )
 
 EVENTS: list[tuple[Event, dict[str, Any]]] = [
@@ -254,3 +257,39 @@ def test_a_log_of_a_bridge_before_the_jobs_time_can_be_read() -> None:
     )
     assert isinstance(event, Started)
     assert (event.identity, event.deadline_ms) == (JobIdentity(9, 0), 0)
+
+
+NO_EVENTS = [
+    b"",
+    b"garbage",
+    b"\xff",
+    b"7",
+    b"[]",
+    b"[" * 100_000,
+    b'{"type":"token","id":"one","seq":1}',
+    b'{"type":"token","id":"two","seq":1,"attempt":1,"text":"x"}',
+    b'{"type":"token","id":"one","seq":0,"attempt":1,"text":"x"}',
+    b'{"type":"token","id":"one","seq":1,"attempt":0,"text":"x"}',
+    b'{"type":"token","id":"one","seq":-1,"attempt":1,"text":"x"}',
+    b'{"type":"token","id":"one","seq":1e99,"attempt":1,"text":"x"}',
+    b'{"type":"resumed","id":"one","seq":1,"attempt":1,"after":0,"mode":"later"}',
+    b'{"type":"cancelled","id":"one","seq":1,"attempt":1}',
+    b'{"type":"failed","id":"one","seq":1,"attempt":1}',
+]
+
+
+@pytest.mark.parametrize("data", NO_EVENTS)
+def test_what_is_no_event_of_a_request(data: bytes) -> None:
+    assert event_in("one", data) is None
+    assert speech_in("one", data) is None
+
+
+def test_what_is_an_event_of_a_request() -> None:
+    token = Token("one", 1, 1, "x")
+    assert event_in("one", encode(token)) == token
+    assert event_in("two", encode(token)) is None
+    later = b'{"type":"later","id":"one","seq":2,"attempt":1,"x":[]}'
+    assert event_in("one", later) == UnknownEvent("later", "one", 2, 1)
+    end = SpeechEnd("one", 3, 1)
+    assert speech_in("one", encode(end)) == end
+    assert speech_in("two", encode(end)) is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -173,7 +174,201 @@ def test_any_object_is_a_job_or_refused(fields: dict[str, Any]) -> None:
         (b"{}", None),
         (b"", None),
         (b"[" * 50_000, None),
+        # What no reader of JSON reads any more.
+        (b'{"id":"one","request":' + b"[" * 10_000, "one"),
+        (b'{"request":' + b"[" * 1000 + b"]" * 1000 + b',"id":"one"}', "one"),
+        (b'{"id":"one"', "one"),
+        (b'{"id":"one","request":{"model', "one"),
+        (b'{"id":"one"}}', "one"),
+        (b'{"id":"one"} {"id":"two"}', "one"),
+        (b'{"id":"one",,}', "one"),
+        (b"{'id':'one'}", None),
+        (b'{"id":"on', None),
+        (b'{"id":one}', None),
+        # Marks, control characters, escapes, what surrounds it.
+        (b'\xef\xbb\xbf{"id":"one"', "one"),
+        ('\ufeff{"id":"one"'.encode("utf-16"), "one"),
+        (b' \0\r\n{"id":"one","a":"\n"', "one"),
+        (b'{"\\u0069d":"o\\u006ee"', "one"),
+        (b'{"a":"\xff","id":"one"', "one"),
+        (b'{"id" \n:\t"one" ', "one"),
+        # Never a nested one, nor one in a text.
+        (b'{"request":{"id":"two"}', None),
+        (b'{"request":{"id":"two"},"id":"one"', "one"),
+        (b'{"request":{"id":"two"},"session":"id","x":"one"', None),
+        (b'{"a":"\\"id\\":\\"two\\"","id":"one"', "one"),
+        (b'{"a":"{","id":"one"', "one"),
+        (b'{"a":["id",":","two"],"id":"one"', "one"),
+        (b'[{"id":"two"}', None),
+        (b'"{\\"id\\":\\"two\\"}"', None),
+        (b'{"id":{"id":"two"}', None),
+        (b'{"id":["two"]', None),
+        (b'{"x":"id","id":"one"', "one"),
+        # Of several the last counts, where it can be read.
+        (b'{"id":"two","id":"one"', "one"),
+        (b'{"id":"one","id":null', "one"),
     ],
 )
 def test_the_id_of_a_job_that_is_not_valid(data: bytes, id: str | None) -> None:
     assert read_job_id(data) == id
+    # A header helps where the job does not say it.
+    assert read_job_id(data, "t/named", "t") == (id or "named")
+
+
+@pytest.mark.parametrize(
+    "message_id", ["", "named", "other/named", "t/a.b", "t/", "/named", "t/a/b"]
+)
+def test_a_header_that_names_no_request_of_the_tenant(message_id: str) -> None:
+    assert read_job_id(b"", message_id, "t") is None
+    assert read_job_id(b'{"id":"one"', message_id, "t") == "one"
+
+
+# Read leniently
+
+
+def content(data: bytes) -> str:
+    text = decode_job(data).request["messages"][0]["content"]
+    assert isinstance(text, str)
+    return text
+
+
+TEMPLATE = b'{"id":"one","request":{"model":"m","messages":[{"content":"%b"}]}}'
+
+
+@pytest.mark.parametrize(
+    ("raw", "read"),
+    [
+        (rb"cut \ud83d", "cut \ufffd"),
+        (rb"\uD83D\uDE00 \ude00\ud83d", "\U0001f600 \ufffd\ufffd"),
+        (rb"\\ud83d", r"\ud83d"),
+        (b"a\nb\tc\x01", "a\nb\tc\x01"),
+        (b"a\xffb", "a\ufffdb"),
+        (b"caf\xe9", "caf\ufffd"),
+        ("é😀".encode(), "é😀"),
+    ],
+)
+def test_strings_that_are_not_quite_json(raw: bytes, read: str) -> None:
+    assert content(TEMPLATE % raw) == read
+
+
+WHOLE = TEMPLATE % "é😀".encode()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\xef\xbb\xbf" + WHOLE,
+        WHOLE + b"\0",
+        WHOLE + b"\0\0\r\n",
+        b"\0 " + WHOLE,
+        WHOLE.decode().encode("utf-16"),
+        b"\xfe\xff" + WHOLE.decode().encode("utf-16-be"),
+        WHOLE.decode().encode("utf-32"),
+    ],
+)
+def test_what_surrounds_a_job(data: bytes) -> None:
+    assert decode_job(data) == decode_job(WHOLE)
+
+
+@pytest.mark.parametrize("tail", [b"x", b"}", b"{}", b"\0x", b"\xff", b","])
+def test_what_stands_behind_a_job_makes_it_invalid(tail: bytes) -> None:
+    with pytest.raises(InvalidJob):
+        decode_job(WHOLE + tail)
+    assert read_job_id(WHOLE + tail) == "one"
+
+
+def test_halves_of_an_emoji_anywhere() -> None:
+    data = (
+        rb'{"id":"one","metadata":{"a\ud83d":"b\udc00"},"speech":{"language":"en"},'
+        rb'"request":{"model":"m\ud800","messages":[{"\udfff":["\ud83d"]}]}}'
+    )
+    decoded = decode_job(data)
+    assert decoded.metadata == {"a\ufffd": "b\ufffd"}
+    assert decoded.request["model"] == "m\ufffd"
+    assert decoded.request["messages"] == [{"\ufffd": ["\ufffd"]}]
+    encode(decoded).decode()
+
+
+OPTIONAL = (
+    "session", "supersede", "deadline_ms", "keepalive_ms", "on_restart", "speech",
+    "metadata",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [*OPTIONAL, "later"])
+def test_null_counts_as_absent(name: str) -> None:
+    assert decode_job(job(**{name: None})) == decode_job(job())
+
+
+@pytest.mark.parametrize("name", ["id", "request"])
+def test_null_is_missing_where_it_is_required(name: str) -> None:
+    with pytest.raises(InvalidJob, match=f"missing required field `{name}`"):
+        decode_job(job(**{name: None}))
+
+
+def test_null_in_the_request_is_the_backends() -> None:
+    request = {**REQUEST, "stop": None}
+    assert decode_job(job(request=request, session=None)).request == request
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999", "-1e999"])
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        (',"request":{"temperature":%s}', "request.temperature"),
+        (',"request":{"a":[1,{"b":%s}]}', r"request\.a\[1\]\.b"),
+        (',"metadata":{"a":%s}', "metadata.a"),
+        (',"deadline_ms":%s', "deadline_ms"),
+        (',"speech":{"min_chars":%s}', "speech.min_chars"),
+    ],
+)
+def test_numbers_that_json_cannot_have(number: str, fields: str, named: str) -> None:
+    data = ('{"id":"one"' + fields % number + "}").encode()
+    with pytest.raises(InvalidJob, match=f"{named} must be a finite number"):
+        decode_job(data)
+    assert read_job_id(data) == "one"
+
+
+HOSTILE = {
+    "arrays": b"[]",
+    "open arrays": b"[",
+    "objects": b'{"id":"x"},',
+    "strings": b'"a",',
+    "open strings": b'["',
+    "escaped quotes": rb"\"",
+    "backslashes": b"\\",
+    "control characters": b"a\x01",
+    "halves": rb"\ud83d",
+    "colons": b":",
+    "keys": b'{"a":',
+    "not UTF-8": b"\xff",
+    "numbers": b"1e999,",
+}
+
+
+@pytest.mark.parametrize("text", [b'{"x":', b'{"x":"', b'{"id":"one","request":'])
+@pytest.mark.parametrize("unit", HOSTILE.values(), ids=HOSTILE.keys())
+def test_the_work_is_linear_in_the_job(text: bytes, unit: bytes) -> None:
+    def seconds(size: int) -> float:
+        data = text + unit * (size // len(unit))
+        began = time.process_time()
+        with pytest.raises(InvalidJob):
+            decode_job(data)
+        read_job_id(data)
+        return time.process_time() - began
+
+    # Quadratic would be sixteen times as much; what is measured is also noise.
+    short = min(seconds(100_000) for _ in range(3))
+    long = min(seconds(400_000) for _ in range(3))
+    assert long < 10 * short + 0.005
+
+
+def test_long_names_do_not_multiply() -> None:
+    """The path to a bad number is put together once, not at every value."""
+    name = "n" * 50_000
+    items = "1," * 50_000
+    data = f'{{"id":"one","request":{{"{name}":[{items}1]}},"x":NaN}}'.encode()
+    began = time.process_time()
+    with pytest.raises(InvalidJob):
+        decode_job(data)
+    assert time.process_time() - began < 1.0

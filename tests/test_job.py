@@ -111,7 +111,7 @@ def test_nothing_is_acknowledged_without_a_proof_or_a_standing_log(
         taken.append(step)
     if progress.state is State.ENDED:
         assert taken[-1] is Step.PROVEN
-        assert Step.END in taken or Step.LOSE_LOG in taken
+        assert {Step.END, Step.LOSE_LOG, Step.DEFECT} & set(taken)
     if progress.settlement is Settlement.ACK:
         assert taken[-1] in (Step.PROVEN, Step.STANDS)
 
@@ -154,3 +154,21 @@ def test_handovers_are_no_deliveries() -> None:
 def test_why_another_worker_goes_on() -> None:
     assert resume_reason(Handover("a", 3, 2)) == "handover"
     assert resume_reason(Token("a", 3, 2, "x")) == "takeover"
+
+
+@pytest.mark.parametrize(
+    ("state", "step", "after"),
+    [
+        # A defect of the bridge ends what was not over and is nobody else's.
+        (State.DELIVERED, Step.DEFECT, State.ENDING),
+        (State.CLAIMED, Step.DEFECT, State.ENDING),
+        (State.RUNNING, Step.DEFECT, State.ENDING),
+        (State.ENDING, Step.DEFECT, State.ENDING),
+        # The log has its end, what the job supersedes is not stored.
+        (State.ENDING, Step.HAND_OVER, State.GIVEN_BACK),
+        # A drain during a wipe.
+        (State.HANDING_OVER, Step.LOSE_LOG, State.ENDING),
+    ],
+)
+def test_ways_that_are_rare(state: State, step: Step, after: State) -> None:
+    assert progress_at(state).take(step) is after

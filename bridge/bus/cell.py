@@ -7,7 +7,6 @@ import time
 from collections.abc import AsyncIterator, Callable
 from typing import NamedTuple
 
-import msgspec
 from nats.aio.msg import Msg
 
 from bridge.bus import streams
@@ -70,13 +69,6 @@ class ControlQuestion(NamedTuple):
 
 
 ControlHandler = Callable[[ControlAddress, Control], None]
-
-
-class _SeqOnly(msgspec.Struct):
-    seq: int
-
-
-_seq_decoder = msgspec.json.Decoder(_SeqOnly)
 
 
 class Cell:
@@ -193,10 +185,6 @@ class Cell:
         """The stored speech events of a request."""
         subject = self.subjects.speech(tenant, id)
         return read_subject(self.jetstream, self.names.tokens, subject, from_seq)
-
-    def speech_seq(self, stored: StoredMessage) -> int:
-        """The ``seq`` of a speech event."""
-        return _seq_decoder.decode(stored.data).seq
 
     # Jobs
 

@@ -38,6 +38,7 @@ class Delivery(NamedTuple):
     """One delivery of a job: ``attempt`` counts from 1.
 
     ``stored_ns`` is when the server stored the job, in nanoseconds since 1970.
+    ``message_id`` is its header ``Nats-Msg-Id``, empty where it has none.
     """
 
     subject: str
@@ -47,6 +48,7 @@ class Delivery(NamedTuple):
     stream_seq: int
     attempt: int
     stored_ns: int
+    message_id: str = ""
 
     @property
     def identity(self) -> JobIdentity:
@@ -82,6 +84,7 @@ def parse_delivery(message: Msg, lane: str) -> Delivery | None:
         stream_seq,
         delivered,
         stored_ns,
+        (message.headers or {}).get("Nats-Msg-Id", ""),
     )
 
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
-from bridge.bus.api import JetStream, StoredMessage
+from bridge.bus.api import JetStream
 from bridge.bus.batch import MAX_REPAIRS, Answer, Batches, Op, Verdict
+from bridge.bus.log import find_last, find_next
 from bridge.bus.refusals import Fenced, LogGone, StartRefused
 from bridge.bus.streams import StreamNames
 from bridge.bus.tail import ANSWER_TIMEOUT_S, Tail
 from bridge.errors import BusError, ConnectionLost, StreamUnavailable
-from bridge.events import decode_event
+from bridge.events import AnyEvent, event_in, speech_in
 
 #: Between two tries of a repair while the stream has no leader, in seconds.
 RETRY_FIRST_S = 0.02
@@ -33,9 +35,6 @@ class RepairHome(Protocol):
 
     async def pause(self, seconds: float) -> None:
         """Wait a moment between two tries."""
-
-    def speech_seq(self, stored: StoredMessage) -> int:
-        """The ``seq`` of a speech event."""
 
 
 class Repair:
@@ -59,6 +58,7 @@ class Repair:
     ) -> None:
         self._cell = cell
         self._tail = tail
+        self._id = tail.subject.rpartition(".")[2]
         self._base = stored + stored_speech
         self._base_tokens = stored
         self._owned = owned
@@ -96,6 +96,22 @@ class Repair:
             await self._cell.pause(delay)
             delay = min(delay * 2, RETRY_LAST_S)
 
+    async def _close(self) -> None:
+        """Close the batch, or learn that there is no stream that could answer.
+
+        Where somebody listens to all logs, the server does not say that nobody does.
+        Raises `BusError`.
+        """
+        batches = self._cell.batches
+        closing = asyncio.ensure_future(batches.close([self._tail.batch]))
+        try:
+            await asyncio.wait([closing], timeout=PROBE_S)
+            if not closing.done() and await self._stream_is_gone():
+                raise StreamUnavailable("the stream of the log is gone", gone=True)
+            await closing
+        finally:
+            closing.cancel()
+
     async def _stream_is_gone(self) -> bool:
         """Tell a stream that is gone from one that has no leader for a moment."""
         try:
@@ -112,7 +128,7 @@ class Repair:
     async def _try(self) -> bool:
         """One try: close, count, send the rest again. Whether all is well now."""
         tail = self._tail
-        await self._cell.batches.close([tail.batch])
+        await self._close()
         stored, last_seq, ended = await self._read_tip()
         # Behind this point nothing awaits until everything is sent again.
         missing = self._base + tail.forgotten - stored
@@ -138,15 +154,19 @@ class Repair:
     # What stands
 
     async def _read_tip(self) -> tuple[int, int, bool]:
-        """Events stored in all, stream sequence of the last, whether it is our end."""
+        """Events stored in all, stream sequence of the last, whether it is our end.
+
+        Anybody may store anything on the subjects: what is no event is passed over.
+        """
         jetstream, stream = self._cell.jetstream, self._cell.names.tokens
         tail = self._tail
-        last = await jetstream.last_message(stream, tail.subject)
+        found: tuple[int, AnyEvent | None] = await find_last(
+            jetstream, stream, tail.subject, partial(event_in, self._id)
+        )
+        last_seq, event = found
         tokens = self._base_tokens
-        last_seq = tail.last_seq if self._base_tokens else 0
         ended = False
-        if last is not None:
-            event = decode_event(last.data)
+        if event is not None:
             if event.attempt > tail.attempt:
                 raise Fenced(f"attempt {event.attempt} goes on with the request")
             if event.attempt < tail.attempt and event.seq != self._base_tokens:
@@ -154,15 +174,40 @@ class Repair:
                 raise Fenced(reason) if tail.begun else StartRefused(reason)
             if event.attempt == tail.attempt and not await self._is_ours():
                 raise StartRefused("the log was begun for another job of that id")
-            tokens, last_seq = event.seq, last.seq
+            tokens = event.seq
             ended = event.terminal and event.attempt == tail.attempt
         elif self._base or tail.forgotten:
             raise StreamUnavailable("the request's log is empty now", gone=True)
         speech = self._base - self._base_tokens
-        if tail.has_speech:
-            spoken = await jetstream.last_message(stream, tail.speech)
-            speech = self._cell.speech_seq(spoken) if spoken is not None else 0
+        if not tail.said:
+            return tokens + speech, last_seq, ended
+        _, spoken = await find_last(jetstream, stream, tail.speech, self._spoken)
+        speech = spoken if spoken is not None else self._discarded(tokens)
         return tokens + speech, last_seq, ended
+
+    def _discarded(self, tokens: int) -> int:
+        """Speech events before the event numbered ``tokens``, where none is there now.
+
+        None was stored yet, or the stream has discarded them with the log's head: all
+        were stored in one order.
+        """
+        tail = self._tail
+        kept = sum(subject == tail.speech for subject, _ in tail.unproven)
+        proven = tail.said - kept
+        speech = self._base - self._base_tokens + proven
+        seq = self._base_tokens + tail.forgotten - proven
+        for subject, _ in tail.unproven:
+            if seq >= tokens:
+                break
+            if subject == tail.speech:
+                speech += 1
+            else:
+                seq += 1
+        return speech
+
+    def _spoken(self, data: bytes) -> int | None:
+        event = speech_in(self._id, data)
+        return event.seq if event is not None else None
 
     async def _is_ours(self) -> bool:
         """Whether it is this attempt's first event that stands behind the base.
@@ -171,10 +216,14 @@ class Repair:
         """
         tail = self._tail
         if not tail.begun and tail.unproven:
-            first = await self._cell.jetstream.next_message(
-                self._cell.names.tokens, tail.subject, tail.last_seq + 1
+            first = await find_next(
+                self._cell.jetstream,
+                self._cell.names.tokens,
+                tail.subject,
+                tail.last_seq + 1,
+                lambda data: data if event_in(self._id, data) is not None else None,
             )
-            tail.begun = first is not None and first.data == tail.unproven[0][1]
+            tail.begun = first == tail.unproven[0][1]
         return tail.begun
 
     # The rest

@@ -66,7 +66,7 @@ class Tail:
         self._proven = 0  # …up to which this batch is known to be stored
         self.forgotten = 0  # events of this attempt that are proven
         self.begun = False  # whether the log was ours once
-        self.has_speech = False
+        self.said = 0  # speech events of this attempt
         self.terminal = False
         self.unproven: deque[tuple[str, bytes]] = deque()
         self.unproven_bytes = 0
@@ -139,7 +139,7 @@ class Tail:
 
     def append_speech(self, payload: bytes) -> None:
         """Publish the request's next speech event, in the same batch."""
-        self.has_speech = True
+        self.said += 1
         self.unproven.append((self.speech, payload))
         self.unproven_bytes += len(payload)
         if self.detached:

@@ -9,7 +9,7 @@
 - `interrupt`: what cuts a job off
 - `ending`: its last event, also where an outage took the log
 - `voice`: segments for text-to-speech
-- `session`: superseding older requests
+- `session`, `superseding`: cancelling the older requests of a session
 - `orphan`: requests that lost job and log with their server
 - `refusal`: jobs that are not valid
 - `dead`: jobs that could not be served

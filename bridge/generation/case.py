@@ -9,6 +9,7 @@ from bridge.events import Job
 from bridge.generation.account import Account
 from bridge.generation.dead import DeadLetters
 from bridge.generation.ownership import Ownership
+from bridge.generation.superseding import Superseding
 from bridge.generation.surroundings import Surroundings
 from bridge.job import Progress
 
@@ -16,7 +17,8 @@ from bridge.job import Progress
 class Case(NamedTuple):
     """A delivered job: where it is, whose, what it took, and where it may be kept.
 
-    ``job`` is ``None`` where it is not valid.
+    ``superseding`` cancels what its session has of older jobs. ``job`` is ``None``
+    where it is not valid.
     """
 
     around: Surroundings
@@ -27,6 +29,7 @@ class Case(NamedTuple):
     ownership: Ownership
     account: Account
     letters: DeadLetters
+    superseding: Superseding
 
     def __repr__(self) -> str:
         id = self.job.id if self.job is not None else "?"

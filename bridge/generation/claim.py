@@ -6,26 +6,34 @@ batch starts only on the log that was read, and a refused start claims again.
 
 from __future__ import annotations
 
+import logging
 from enum import Enum
+from functools import partial
 from typing import NamedTuple
 
 from bridge.bus.batch import older_batches
 from bridge.bus.cell import Cell
 from bridge.bus.jobs import Delivery
+from bridge.bus.log import find_last, find_next
+from bridge.bus.refusals import Fenced
 from bridge.errors import ConnectionLost
-from bridge.events import Control, Job, decode_event
+from bridge.events import AnyEvent, Control, Job, JobIdentity, Started, event_in
 from bridge.history import History
 from bridge.job import Look, look
 
-#: A log that is read by a direct get may lag behind its leader; so long between two
-#: reads, in seconds.
-REREAD_S = 0.01
+log = logging.getLogger(__name__)
 
 #: A request's cancel counts for a job that was stored so much later, at most, in ns.
 AHEAD_OF_JOB_NS = 10_000_000_000
 
-#: After so many reads that do not reach the leader's last event, the claim begins anew.
-MAX_READS = 200
+#: A log that is read by a direct get may lag behind its leader: so long between the
+#: first two reads, and at most between two later ones, in seconds.
+REREAD_S = 0.01
+REREAD_AT_MOST_S = 0.25
+
+#: A log that is not whole is read again for so long, in seconds. Replicas and ingest
+#: that is queued catch up in milliseconds.
+PROVE_S = 2.0
 
 
 class Found(Enum):
@@ -35,6 +43,7 @@ class Found(Enum):
     TAKEOVER = "takeover"  # an older attempt's log, closed and read
     STANDS = "stands"  # ended, or a repeat of one that goes on
     NEWER = "newer"  # another worker's
+    LOST = "lost"  # an older attempt's log, closed, of which a part is missing
 
 
 class Claim(NamedTuple):
@@ -59,11 +68,10 @@ async def claim(cell: Cell, tenant: str, delivery: Delivery, job: Job) -> Claim:
     finally:
         log_question.forget()
         controls.forget()
-    last = decode_event(stored.data) if stored is not None else None
-    seen = look(last, delivery.attempt)
-    if seen is Look.EMPTY:
+    if stored is None:
         return Claim(Found.FRESH, History(), cancelled)
-    if seen is Look.ENDED:
+    last = event_in(job.id, stored.data)
+    if last is not None and last.terminal:
         history = History()
         history.last = last
         return Claim(Found.STANDS, history)
@@ -85,6 +93,8 @@ async def _claim_begun(
             history = await read_history(cell, tenant, job.id)
     while True:
         seen = look(history.last, delivery.attempt)
+        if seen is Look.EMPTY:
+            return Claim(Found.FRESH, history, cancelled)
         if seen is Look.ENDED:
             return Claim(Found.STANDS, history)
         if seen is Look.NEWER:
@@ -96,24 +106,100 @@ async def _claim_begun(
         # whatever it stored meanwhile, the closing is to be done again. Its repairs
         # are counted, and so are our rounds.
         if (tip.seq if tip is not None else 0) == history.last_stream_seq:
-            return Claim(Found.TAKEOVER, history, cancelled)
+            return _taken_over(history, cancelled)
         history = await read_history(cell, tenant, job.id)
 
 
-async def read_history(cell: Cell, tenant: str, id: str) -> History:
-    """The whole log, up to what is the leader's last event now.
+def _taken_over(history: History, cancelled: str | None) -> Claim:
+    """The claim of a log that is closed and read; only a whole one is gone on with."""
+    if history.passed_over:
+        log.warning(
+            "%d messages that are no events stand in the log of %s",
+            history.passed_over,
+            history.last.id if history.last is not None else "",
+        )
+    if history.whole:
+        return Claim(Found.TAKEOVER, history, cancelled)
+    return Claim(Found.LOST, history)
 
-    Raises `ConnectionLost` when no read reaches that.
+
+async def read_history(cell: Cell, tenant: str, id: str) -> History:
+    """The whole log, up to what is the leader's last message now.
+
+    Read again for `PROVE_S` where that does not prove it: the last history that was
+    read is returned then, and is not `History.whole`, unless it has its end. Raises
+    `ConnectionLost` when no read reaches the leader's last message.
     """
-    for _ in range(MAX_READS):
+    give_up_at = cell.now() + PROVE_S
+    pause_s = REREAD_S
+    while True:
         stored = await cell.last_stored(tenant, id)
+        if stored is None:
+            return History()
         history = History()
         async for message in cell.read_log(tenant, id):
-            history.receive(decode_event(message.data), message.seq)
-        if stored is None or history.last_stream_seq >= stored.seq:
+            event = event_in(id, message.data)
+            if event is None:
+                history.pass_over(message.seq)
+            else:
+                history.receive(event, message.seq)
+        reached = history.last_stream_seq >= stored.seq
+        if reached and (history.whole or history.over):
             return history
-        await cell.pause(REREAD_S)
-    raise ConnectionLost("the log cannot be read up to its last event")
+        if cell.now() >= give_up_at:
+            break
+        await cell.pause(pause_s)
+        pause_s = min(pause_s * 2, REREAD_AT_MOST_S)
+    if not reached:
+        raise ConnectionLost("the log cannot be read up to its last event")
+    return history
+
+
+async def close_to_end(
+    cell: Cell, tenant: str, id: str, delivery: Delivery
+) -> History | None:
+    """Where a log ends, to put one last event behind it, or that it has its end.
+
+    Closes what this delivery and older ones of the job may have open, if the log has no
+    end. ``None`` where it was begun for another job. Raises `Fenced` for a newer
+    attempt, and `BusError`. May be cancelled.
+    """
+    while True:
+        end = History()
+        end.last_stream_seq, end.last = await find_end(cell, tenant, id)
+        if end.last is None or end.over:
+            return end
+        if end.last.attempt > delivery.attempt:
+            raise Fenced("a newer attempt goes on with the request")
+        original = await begun_for(cell, tenant, id)
+        if original not in (None, delivery.identity):
+            return None
+        own = older_batches([delivery.identity], delivery.attempt + 1)
+        await cell.batches.close(own)
+        tip = await cell.last_stored(tenant, id)
+        if tip is not None and tip.seq == end.last_stream_seq:
+            return end
+
+
+async def begun_for(cell: Cell, tenant: str, id: str) -> JobIdentity | None:
+    """The job that a log was begun for, where its first event still says so.
+
+    Raises `BusError`. May be cancelled.
+    """
+    subject = cell.subjects.tokens(tenant, id)
+    read = partial(event_in, id)
+    first = await find_next(cell.jetstream, cell.names.tokens, subject, 1, read)
+    return first.identity if isinstance(first, Started) else None
+
+
+async def find_end(cell: Cell, tenant: str, id: str) -> tuple[int, AnyEvent | None]:
+    """Where a log ends: its last message's stream sequence, and its last event.
+
+    Raises `BusError`. May be cancelled.
+    """
+    subject = cell.subjects.tokens(tenant, id)
+    read = partial(event_in, id)
+    return await find_last(cell.jetstream, cell.names.tokens, subject, read)
 
 
 class KeptCancels:

@@ -12,26 +12,28 @@ from __future__ import annotations
 import asyncio
 import logging
 
+from bridge.bus.commands import TooLarge
 from bridge.bus.jobs import Delivery
 from bridge.bus.leases import Lease
 from bridge.bus.refusals import Fenced, LogGone, StartRefused, TooManyBatches
-from bridge.errors import InvalidJob
-from bridge.events import Failed, Job
+from bridge.errors import BridgeError, BusError, InternalError, InvalidJob
+from bridge.events import Failed, Job, Terminal
 from bridge.generation.account import Account
 from bridge.generation.case import Case
-from bridge.generation.claim import Found, claim
+from bridge.generation.claim import Claim, Found, begun_for, claim, close_to_end
 from bridge.generation.dead import DeadLetters
 from bridge.generation.deadline import effective_deadline_ms
 from bridge.generation.ending import Ending
 from bridge.generation.interrupt import Interrupt, Interrupted, Interruption, Kind
-from bridge.generation.ownership import Ownership
+from bridge.generation.ownership import RETRY_S, Ownership
 from bridge.generation.record import Record, Writing, read_spoken
 from bridge.generation.refusal import refuse
 from bridge.generation.serving import Serving
+from bridge.generation.superseding import Superseding
 from bridge.generation.surroundings import CROWDED_S, Surroundings
 from bridge.generation.voice import Spoken
 from bridge.history import History
-from bridge.intake import decode_job
+from bridge.intake import decode_job, read_job_id
 from bridge.job import Progress, Settlement, State, Step
 from bridge.speech.options import SpeechOptions, speech_options
 from bridge.subjects import RESERVED_TENANT
@@ -66,6 +68,7 @@ class Generation:
         self.job: Job | None = None
         self._speech: SpeechOptions | None = None
         self._invalid: InvalidJob | None = None
+        self._defect: Exception | None = None
         try:
             if tenant is None:
                 raise InvalidJob(f"subject {delivery.subject[:200]!r} is no job's")
@@ -74,9 +77,10 @@ class Generation:
                 self._speech = speech_options(job.speech)
         except InvalidJob as error:
             self._invalid = error
+        except Exception as defect:
+            self._defect = defect  # for `run`: whoever delivered the job goes on
         self._interruption = Interruption()
-        name = f"{self.tenant}/{self.id or '?'}"
-        self._ownership = Ownership(around, name, lease, self._interruption)
+        self._ownership = self._owned_until(self._interruption)
         self._account = Account(
             self.tenant,
             delivery.stored_ns,
@@ -101,6 +105,9 @@ class Generation:
             ownership=self._ownership,
             account=self._account,
             letters=self._letters,
+            superseding=Superseding(
+                self._cell, self.tenant, delivery, self._ownership.holds
+            ),
         )
         self._ending = Ending(self._case)
         self._serving = Serving(self._case, self._ending, self.interrupt)
@@ -119,6 +126,10 @@ class Generation:
         """The request's id, where the job is valid."""
         return self.job.id if self.job is not None else None
 
+    def _owned_until(self, interruption: Interruption) -> Ownership:
+        name = f"{self.tenant}/{self.id or '?'}"
+        return Ownership(self._around, name, self.lease, interruption)
+
     @property
     def settlement(self) -> Settlement:
         """How the message is to be settled now."""
@@ -133,25 +144,90 @@ class Generation:
         except asyncio.CancelledError:
             self._leave("the worker stops")
             raise
-        except Exception:
-            log.exception("%r failed", self)
-            await self._survive_a_defect()
+        except Exception as error:
+            if isinstance(error, BusError) and not isinstance(error, TooLarge):
+                self._leave(f"NATS is away: {error}")
+            else:
+                log.exception("%r failed", self)
+                await self._survive(error)
         finally:
             self._drop()
             self._account.close()
+            await self._case.superseding.close()
 
-    async def _survive_a_defect(self) -> None:
-        """Leave the job to another try, or keep it once it had its tries."""
-        tried = self.delivery.attempt >= self._around.settings.max_deliveries
-        if tried and self.progress.state is State.DELIVERED:
-            message = "the job, or what its log says, takes every worker down"
-            try:
-                await self._letters.keep("internal", message)
-            except Fenced as fenced:
-                log.debug("%r: %s", self, fenced)
-            else:
-                self.progress.take(Step.BURY)
+    async def _survive(self, defect: Exception) -> None:
+        """End the request with an error of the bridge, or leave it to another try.
+
+        At once where it was begun here, since readers wait for it; else on the last
+        delivery, since another worker may be without the defect.
+        """
+        attempt = self.delivery.attempt
+        if self.progress.state in (State.RUNNING, State.ENDING):
+            message = f"a defect of the bridge: {type(defect).__name__}"
+        elif attempt >= self._around.settings.max_deliveries:
+            message = (
+                f"the job failed with an internal error on all {attempt} deliveries"
+            )
+        else:
+            self._leave("a defect")
+            return
+        try:
+            await self._end_broken(InternalError(message))
+        except (Fenced, Interrupted) as reason:
+            log.debug("%r: %s", self, reason)
+        except Exception:
+            log.exception("%r could not be ended", self)
         self._leave("a defect")
+
+    async def _end_broken(self, error: InternalError) -> None:
+        """Put the error behind what the log has, whatever that says.
+
+        Nothing of the try that had the defect is used. Raises `Fenced`.
+        """
+        self._drop()
+        # What has cut the try off cuts nothing off any more.
+        ownership = self._ownership = self._owned_until(Interruption())
+        cell, tenant, delivery = self._cell, self.tenant, self.delivery
+        id = self.id or read_job_id(delivery.data, delivery.message_id, tenant)
+        while id is not None and tenant != RESERVED_TENANT:
+            end = await ownership.retried(
+                lambda: close_to_end(cell, tenant, id, delivery)
+            )
+            if end is None:
+                raise Fenced("the log was begun for another job")
+            self.progress.take(Step.DEFECT)
+            if isinstance(end.last, Terminal):
+                await self._ending.settle(end.last)
+                return
+            if await self._put_behind(end, id, error):
+                return
+            self._drop()
+            await ownership.pause(RETRY_S)
+        await self._letters.keep(error.code, error.message)
+        self.progress.take(Step.BURY)
+
+    async def _put_behind(self, end: History, id: str, error: InternalError) -> bool:
+        """Publish a terminal event behind the log; False where it is to be read again.
+
+        Raises `Fenced`.
+        """
+        try:
+            record = await self._open_plain(id, end)
+            event = record.failed(
+                error, usage=None, backend=None, timings=self._account.timings()
+            )
+            event.text, event.text_omitted = None, True
+            self._ownership.check()
+            await record.commit(event)
+        except (StartRefused, TooManyBatches) as reason:
+            log.debug("%r: %s", self, reason)
+            return False
+        except LogGone:
+            await self._ownership.remake_streams()
+            return False
+        self._account.ended(event)
+        await self._ending.settle(event)
+        return True
 
     async def _serve_or_leave(self) -> None:
         try:
@@ -165,6 +241,8 @@ class Generation:
             self._cut_off(stop)
 
     async def _serve(self) -> None:
+        if self._defect is not None:
+            raise self._defect
         job = self.job
         if job is None or self._invalid is not None:
             await refuse(
@@ -190,26 +268,75 @@ class Generation:
             if isinstance(found.history.last, Failed):
                 # Whoever ended it may have died before it wrote the dead letter.
                 await self._letters.keep_if_due(found.history.last)
-            self.progress.take(Step.STANDS)
+            await self._supersede_again(job, found.history)
             return True
         if found.found is Found.NEWER:
             raise Fenced("a newer attempt goes on with the request")
+        pause_s = await self._serve_claimed(job, found)
+        if pause_s is None:
+            return True
+        if self.progress.state is not State.DELIVERED:
+            self.progress.take(Step.AGAIN)
+        await self._ownership.pause(pause_s)
+        return False
+
+    async def _serve_claimed(self, job: Job, found: Claim) -> float | None:
+        """Serve a job that is ours; else the pause before it is claimed again, in s."""
+        history = found.history
+        if found.found is Found.LOST:
+            history = history.end_only()
         try:
-            record = await self._open_record(job.id, found.history)
+            record = await self._open_record(job.id, history)
+            self._check_drain()
             await self._serving.run(job, found, record, self._deadline)
         except StartRefused as reason:
             log.debug("%r claims again: %s", self, reason)
         except TooManyBatches:
             self._around.crowded()
-            await self._ownership.pause(CROWDED_S)
+            return CROWDED_S
         except LogGone:
-            await self._around.gone()
+            await self._ownership.remake_streams()
         else:
-            return True
-        self.progress.take(Step.AGAIN)
-        return False
+            return None
+        return 0.0
+
+    def _check_drain(self) -> None:
+        """Raises `Interrupted` where a job that nothing was published of is drained."""
+        self._interruption.check()
+        held = self._serving.held
+        if held is not None and held.kind is Kind.DRAIN:
+            raise Interrupted(held)
+
+    async def _supersede_again(self, job: Job, history: History) -> None:
+        """Acknowledge a request that has ended, once what it supersedes is stored.
+
+        The worker that ended it may have died in between.
+        """
+        superseding = self._case.superseding
+        if job.supersede and history.over and history.seq > 1:
+            begun = await self._ownership.retried(
+                lambda: begun_for(self._cell, self.tenant, job.id)
+            )
+            if begun == self.delivery.identity:
+                superseding.begin(job, on_newer=lambda: None)
+        if await superseding.stored():
+            self.progress.take(Step.STANDS)
+        else:
+            self._ownership.check()
+            self.progress.take(Step.HAND_OVER)
 
     # The record of a try
+
+    async def _open_plain(self, id: str, end: History) -> Record:
+        """The record of a last event alone; without speech where that has a defect."""
+        try:
+            return await self._open_record(id, end)
+        except (BridgeError, Interrupted):
+            raise
+        except Exception:
+            log.exception("%r: its speech is not ended", self)
+            self._speech = None
+        return await self._open_record(id, end)
 
     async def _open_record(self, id: str, history: History) -> Record:
         cell = self._cell
@@ -286,18 +413,23 @@ class Generation:
         """Cut the generation off. The first interrupt counts; too late is harmless.
 
         Closes the backend's connection before it returns. Before the start is proven
-        only the loss of the job counts at once; anything else waits for the proof.
+        only the loss of the job counts at once; anything else waits for the proof,
+        where a cancel replaces a drain.
         """
         state, serving = self.progress.state, self._serving
         if stop.kind is Kind.LOST or state is State.RUNNING:
             if self._interruption.fire(stop) and serving.exchange is not None:
                 serving.exchange.drop()
-        elif state in (State.DELIVERED, State.CLAIMED) and serving.held is None:
-            serving.held = stop
+        elif state in (State.DELIVERED, State.CLAIMED):
+            serving.hold(stop)
 
     def give_back(self) -> None:
         """The drain time is over: hand the request over, or back if not begun."""
-        if self.progress.state is State.DELIVERED and self._serving.held is None:
+        state = self.progress.state
+        if state in (State.DELIVERED, State.ENDING):
+            # Its log has its end, perhaps; the next worker sees to the rest.
+            self._case.superseding.give_up()
+        if state is State.DELIVERED and self._serving.held is None:
             self._interruption.fire(Interrupt(Kind.DRAIN, "drain"))
         else:
             self.interrupt(Interrupt(Kind.DRAIN, "drain"))
@@ -317,9 +449,10 @@ class Generation:
         if self.progress.over:
             return
         running = self.progress.state is State.RUNNING
+        lost = now > self.lease.until
         if self._record is not None:
-            self._record.sweep(now, speaking=running)
-        if now > self.lease.until:
+            self._record.sweep(now, speaking=running and not lost)
+        if lost:
             self.interrupt(Interrupt(Kind.LOST, "the lease ran out"))
         elif running and now >= self._deadline:
             self.interrupt(Interrupt(Kind.DEADLINE, "deadline"))

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from bridge.bus.cell import Cell
 from bridge.bus.commands import headers_size
 from bridge.bus.jobs import Delivery
-from bridge.errors import BusError, StreamUnavailable, shorten
+from bridge.errors import BusError, ConnectionLost, StreamUnavailable, shorten
 from bridge.events import Failed, Terminal
 from bridge.metrics import Meters
 
@@ -88,6 +88,7 @@ class DeadLetters:
         headers = dead_letter_headers(code, message, delivery)
         max_payload = self._cell.connection.max_payload
         data = cut_to_fit(delivery.data, headers, max_payload)
+        told = False
         while True:
             self._check_lease()
             try:
@@ -95,6 +96,13 @@ class DeadLetters:
                 break
             except BusError as reason:
                 log.debug("dead letter of %s: %s", delivery.subject, reason)
+                if not told and not isinstance(reason, ConnectionLost):
+                    told = True
+                    log.warning(
+                        "a dead letter cannot be stored: %s; its job keeps its slot "
+                        "until it can",
+                        reason,
+                    )
             await self._cell.pause(RETRY_S)
         self._meters.dead_letters += 1
         log.warning(

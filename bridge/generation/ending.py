@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from bridge.bus.refusals import LogGone
+from bridge.bus.refusals import LogGone, TooManyBatches
 from bridge.errors import (
     BridgeError,
     BusError,
@@ -22,6 +22,9 @@ from bridge.generation.record import Record
 from bridge.job import State, Step
 
 log = logging.getLogger(__name__)
+
+#: States of a request whose log has begun, and is this worker's to write.
+BEGUN = (State.RUNNING, State.ENDING, State.HANDING_OVER)
 
 
 class Ending:
@@ -50,6 +53,7 @@ class Ending:
         elif stop.kind is Kind.DEADLINE:
             await self.fail(record, DeadlineExceeded("the deadline passed"))
         elif stop.kind is Kind.DRAIN:
+            case.ownership.check()
             case.progress.take(Step.HAND_OVER)
             try:
                 await record.hand_over()
@@ -69,18 +73,36 @@ class Ending:
         await self.end(record, self._case.account.failed(record, error))
 
     async def end(self, record: Record, event: Terminal) -> None:
-        """Publish the terminal event and prove the whole log."""
+        """Publish the terminal event and prove the whole log.
+
+        Raises `LogGone` where the event would have been the only one: nothing is lost.
+        """
         case = self._case
-        case.progress.take(Step.END)
         case.ownership.check()
+        case.progress.take(Step.END)
         try:
             await record.commit(event)
         except LogGone as gone:
+            if event.seq == 1:
+                raise
             await self._log_lost(record, str(gone))
             return
-        await case.letters.keep_if_due(event)
-        case.progress.take(Step.PROVEN)
         case.account.ended(event)
+        await self.settle(event)
+
+    async def settle(self, event: Terminal) -> None:
+        """Take the steps that go with an end that is proven.
+
+        The job is acknowledged once its dead letter, if it gets one, and what it
+        supersedes are stored. Given up by a drain, it goes to the next worker.
+        """
+        case = self._case
+        await case.letters.keep_if_due(event)
+        if await case.superseding.stored():
+            case.progress.take(Step.PROVEN)
+            return
+        case.ownership.check()
+        case.progress.take(Step.HAND_OVER)
 
     async def _log_lost(self, record: Record, reason: str) -> None:
         """The log's stream was gone: the one that is made again gets the end."""
@@ -92,13 +114,17 @@ class Ending:
             case.ownership.check()
             try:
                 await case.around.gone()
-                await record.commit_anew(event)
+                await record.begin_anew(event)
+                case.ownership.check()
+                await record.commit(event)
                 break
+            except TooManyBatches:
+                case.around.crowded()
             except (LogGone, BusError) as again:
                 log.debug("%r: %s", self, again)
             await case.around.cell.pause(RETRY_S)
-        case.progress.take(Step.PROVEN)
         case.account.ended(event)
+        await self.settle(event)
 
     async def end_orphan(self, record: Record, id: str) -> bool:
         """End a request that an outage has cut off from its job and its log.
@@ -108,7 +134,7 @@ class Ending:
         """
         case = self._case
         cell = case.around.cell
-        if case.progress.state not in (State.RUNNING, State.ENDING):
+        if case.progress.state not in BEGUN:
             return False
         if cell.connection.connected and not self._outlived:
             return False
@@ -118,12 +144,18 @@ class Ending:
         case.progress.take(Step.LOSE_LOG)
         lost = LogLost("the server came back without the streams of job and log")
         event = case.account.failed(record, lost)
-        try:
-            await case.around.gone()
-            await record.commit_anew(event)
-        except BridgeError as reason:
-            log.warning("%r could not be ended: %s", case, reason)
-            return False
+        while True:
+            try:
+                await case.around.gone()
+                await record.begin_anew(event)
+                await record.commit(event)
+                break
+            except (LogGone, TooManyBatches, BusError) as again:
+                log.debug("%r: %s", self, again)
+            except BridgeError as reason:
+                log.warning("%r could not be ended: %s", case, reason)
+                return False
+            await cell.pause(RETRY_S)
         case.account.ended(event)
         return True
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from bridge.bus.leases import Lease
@@ -47,22 +47,29 @@ class Ownership:
         if not self.holds():
             raise Fenced("the lease ran out")
 
-    async def retried(self, call: Callable[[], Awaitable[T]]) -> T:
+    async def retried(self, call: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Call until NATS answers or the lease is over.
 
-        Raises `Fenced` and `Interrupted`.
+        Raises `Fenced` and `Interrupted`; an interrupt cancels the call.
         """
         while True:
             self.check()
             self.interruption.check()
             try:
-                return await call()
+                return await self.interruption.race(call())
             except StreamUnavailable as error:
                 if error.gone:
-                    await self._around.gone()
+                    await self.remake_streams()
             except BusError as error:
                 log.debug("%r tries again: %s", self, error)
             await self.pause(RETRY_S)
+
+    async def remake_streams(self) -> None:
+        """Make streams that are missing again, if NATS lets us now."""
+        try:
+            await self._around.gone()
+        except BusError as error:
+            log.debug("%r: the streams are not made again yet: %s", self, error)
 
     async def pause(self, seconds: float) -> None:
         """Wait a moment between two tries. Raises `Interrupted`."""

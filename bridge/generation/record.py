@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
+from bridge.bus.batch import older_batches
 from bridge.bus.cell import Cell
 from bridge.bus.jobs import Delivery
+from bridge.bus.refusals import StartRefused
 from bridge.bus.writer import LogWriter
 from bridge.errors import ConnectionLost, GenerationError
 from bridge.events import (
@@ -21,7 +24,9 @@ from bridge.events import (
     Terminal,
     Timings,
     encode,
+    speech_in,
 )
+from bridge.generation.claim import find_end
 from bridge.generation.voice import Spoken, Voice
 from bridge.history import History
 from bridge.sequence import Numbering
@@ -48,8 +53,8 @@ class Writing(NamedTuple):
 class Record:
     """The writer, the transcript and, where it is asked for, the voice of a request.
 
-    The terminal events are built here, speech's own before the tokens'; `commit` puts
-    one at the end of the log and proves the whole.
+    The terminal events are built here, and nothing is published by that; `commit` puts
+    one at the end of the log, speech's own before it, and proves the whole.
     """
 
     def __init__(
@@ -71,10 +76,13 @@ class Record:
         )
         self.transcript.go_on(history.text, history.deltas, history.skipped)
         self.voice: Voice | None = None
+        #: Publishes speech's own end, once there is an event that ends the request.
+        self._end_speech: Callable[[], None] | None = None
+        self._last_spoken = b""
         if speech is not None:
             self.voice = Voice(
                 speech,
-                self.writer.append_speech,
+                self._append_speech,
                 writing.id,
                 attempt,
                 spoken,
@@ -100,6 +108,10 @@ class Record:
             last_seq=last_seq,
             owned=writing.owned,
         )
+
+    def _append_speech(self, payload: bytes) -> None:
+        self._last_spoken = payload
+        self.writer.append_speech(payload)
 
     # The beginning
 
@@ -138,7 +150,7 @@ class Record:
     ) -> Completed:
         """The event of a regular end; not before the voice is `Voice.drained`."""
         if self.voice is not None:
-            self.voice.end()
+            self._end_speech = self.voice.end
         return self.transcript.completed(
             finish_reason=finish_reason,
             usage=usage,
@@ -157,7 +169,7 @@ class Record:
     ) -> Failed:
         """The event of an end by an error."""
         if self.voice is not None:
-            self.voice.failed(error.code)
+            self._end_speech = partial(self.voice.failed, error.code)
         return self.transcript.failed(
             error,
             usage=usage,
@@ -169,14 +181,18 @@ class Record:
     def cancelled(self, reason: str, timings: Timings) -> Cancelled:
         """The event of an end by a control message."""
         if self.voice is not None:
-            self.voice.cancelled(reason)
+            self._end_speech = partial(self.voice.cancelled, reason)
         return self.transcript.cancelled(
             reason, timings=timings, metadata=self._writing.metadata
         )
 
     async def commit(self, event: Terminal) -> None:
         """Publish the terminal event, prove the whole log: see `LogWriter.commit`."""
-        await self.writer.commit(encode_terminal(event, self._limit))
+        payload = encode_terminal(event, self._limit)
+        end_speech, self._end_speech = self._end_speech, None
+        if end_speech is not None:
+            end_speech()
+        await self.writer.commit(payload)
 
     async def hand_over(self) -> None:
         """Publish ``handover`` as this attempt's last event, and prove it."""
@@ -184,14 +200,28 @@ class Record:
             self.voice.close()
         await self.writer.commit(encode(self.transcript.handover()))
 
-    async def commit_anew(self, event: Terminal) -> None:
-        """Commit into a stream that was made again, whose log is empty.
+    async def begin_anew(self, event: Terminal) -> None:
+        """Get ready to commit into a stream that was made again, whose log is empty.
 
-        The event keeps its number: whoever listens live takes it for the next one.
+        The event keeps its number, and so does speech's own: whoever listens live takes
+        it for the next one. Raises `StartRefused` where the log has an event, and
+        `BusError` where NATS does not answer.
         """
+        writing = self._writing
+        delivery, cell = writing.delivery, writing.cell
         self.writer.close()
-        self.writer = self._new_writer(0, 0, 0)
-        await self.commit(event)
+        last_seq, last = await find_end(cell, writing.tenant, writing.id)
+        if last is not None:
+            raise StartRefused("the log that was made again has been begun")
+        # A batch of this attempt may be open in that stream; its name is used again.
+        own = older_batches([delivery.identity], delivery.attempt + 1)
+        await cell.batches.close(own)
+        spoken = self.voice.seq if self.voice is not None else 0
+        if self.voice is not None and self._end_speech is None:
+            # It has its number already, from a try before.
+            spoken -= 1
+            self._end_speech = partial(self._append_speech, self._last_spoken)
+        self.writer = self._new_writer(event.seq - 1, spoken, last_seq)
 
     def sweep(self, now: float, *, speaking: bool) -> None:
         """Called a few times a second: the batch's life, and pauses in the speech."""
@@ -207,14 +237,20 @@ class Record:
 
 
 async def read_spoken(cell: Cell, tenant: str, id: str) -> Spoken:
-    """What a request's speech log says, up to its last event.
+    """What a request's speech log says, up to its last message.
 
-    Raises `BusError`; `ConnectionLost` where it cannot be read to its end yet.
+    What is no event of it is passed over. Raises `BusError`; `ConnectionLost` where it
+    cannot be read to its end yet.
     """
     spoken = Spoken()
-    async for stored in cell.read_speech(tenant, id):
-        spoken.receive(stored)
     last = await cell.last_spoken(tenant, id)
-    if last is not None and cell.speech_seq(last) != spoken.seq:
+    if last is None:
+        return spoken
+    read = 0
+    async for stored in cell.read_speech(tenant, id):
+        read = stored.seq
+        if speech_in(id, stored.data) is not None:
+            spoken.receive(stored)
+    if read < last.seq:
         raise ConnectionLost("the speech log cannot be read to its end yet")
     return spoken

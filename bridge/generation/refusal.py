@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from bridge.bus.refusals import LogGone, StartRefused, TooManyBatches
 from bridge.errors import InvalidJob
 from bridge.generation.case import Case
+from bridge.generation.claim import close_to_end
 from bridge.generation.record import Record
 from bridge.generation.surroundings import CROWDED_S
 from bridge.history import History
@@ -31,19 +32,25 @@ async def refuse(
 
     Raises `Fenced` and `Interrupted`.
     """
-    cell, id = case.around.cell, read_job_id(case.delivery.data)
-    if id is not None and case.tenant != RESERVED_TENANT:
-        stored = await case.ownership.retried(lambda: cell.last_stored(case.tenant, id))
-        if stored is None:
-            while not await _tell(case, await open_record(id, History()), error):
-                close_record()
-                await case.ownership.pause(CROWDED_S)
+    cell, delivery = case.around.cell, case.delivery
+    id = read_job_id(delivery.data, delivery.message_id, case.tenant)
+    while id is not None and case.tenant != RESERVED_TENANT:
+        end = await case.ownership.retried(
+            lambda: close_to_end(cell, case.tenant, id, delivery)
+        )
+        if end is None or end.over:
+            break  # another job's, or it has its end
+        if await _tell(case, await open_record(id, end), error):
+            break
+        close_record()
+        await case.ownership.pause(CROWDED_S)
     await case.letters.keep(error.code, error.message)
     case.progress.take(Step.BURY)
 
 
 async def _tell(case: Case, record: Record, error: InvalidJob) -> bool:
-    """Publish a log of that one event; False when there was no room for it."""
+    """Publish the log's last event, nearly always its only one; False: again."""
+    case.ownership.check()
     event = case.account.failed(record, error)
     try:
         await record.commit(event)
@@ -51,10 +58,10 @@ async def _tell(case: Case, record: Record, error: InvalidJob) -> bool:
         case.around.crowded()
         return False
     except LogGone:
-        await case.around.gone()
+        await case.ownership.remake_streams()
         return False
     except StartRefused as reason:
         log.debug("%r: %s", case, reason)
-    else:
-        case.account.ended(event)
+        return False
+    case.account.ended(event)
     return True

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Callable
 
-from bridge.errors import BridgeError, GenerationError, InternalError
+from bridge.errors import BridgeError, GenerationError, InternalError, LogLost
 from bridge.events import Job, Terminal
 from bridge.generation.case import Case
-from bridge.generation.claim import Claim
+from bridge.generation.claim import Claim, Found
 from bridge.generation.deadline import effective_deadline_ms
 from bridge.generation.ending import Ending
 from bridge.generation.exchange import Around, Exchange
 from bridge.generation.interrupt import Interrupt, Interrupted, Kind
 from bridge.generation.record import Record
-from bridge.generation.session import SUPERSEDED, supersede_until_done
+from bridge.generation.session import SUPERSEDED
 from bridge.generation.takeover import not_restarted, resume_mode, too_late
 from bridge.history import History
-from bridge.job import State, Step, resume_reason
+from bridge.job import Step, resume_reason
 from bridge.retry import add_usage
 
 log = logging.getLogger(__name__)
@@ -39,11 +38,13 @@ class Serving:
         self._case = case
         self._ending = ending
         self._interrupt = interrupt
-        self._superseding: asyncio.Task[None] | None = None
         #: Who asks the backends, once the start is proven.
         self.exchange: Exchange | None = None
-        #: What came before the start was proven, and waits for that.
+        #: A cancel, deadline or drain that came before the start was proven, and waits
+        #: for that, also over a start that is made again.
         self.held: Interrupt | None = None
+        #: The loss of the log that this start has begun, and of no other.
+        self._log_gone: Interrupt | None = None
 
     def __repr__(self) -> str:
         return f"<Serving {self._case!r} {self.exchange!r}>"
@@ -57,6 +58,10 @@ class Serving:
         claimed again, `Fenced` and `Interrupted`. May be cancelled.
         """
         case, ending, history = self._case, self._ending, found.history
+        self._log_gone = None
+        if found.found is Found.LOST:
+            await self._end_lost(record, history)
+            return
         cancelled = found.cancelled or self._held_cancel
         settings = case.around.settings
         remaining_s = deadline - case.around.now()
@@ -69,11 +74,12 @@ class Serving:
                 record, record.cancelled(cancelled, case.account.timings())
             )
             return
+        case.ownership.check()
         case.progress.take(Step.START)
         refusal = self._announce(record, job, history)
         await record.writer.prove_start()
         case.progress.take(Step.PROVEN)
-        self._supersede(job)
+        case.superseding.begin(job, self._superseded)
         try:
             if refusal is not None:
                 raise refusal
@@ -85,6 +91,14 @@ class Serving:
             await ending.stop(record, stop.interrupt)
         else:
             await ending.end(record, answered)
+
+    async def _end_lost(self, record: Record, history: History) -> None:
+        """End a request whose log is not whole behind what is left of it."""
+        case = self._case
+        lost = LogLost(f"a part of the log is missing: {history.fault}")
+        event = case.account.failed(record, lost)
+        event.text, event.text_omitted = None, True  # nobody knows it
+        await self._ending.end(record, event)
 
     def _announce(
         self, record: Record, job: Job, history: History
@@ -145,38 +159,27 @@ class Serving:
 
     # Held until the start is proven
 
+    def hold(self, stop: Interrupt) -> None:
+        """Keep an interrupt; the first counts, but a cancel replaces a drain."""
+        if stop.kind is Kind.LOG_GONE:
+            self._log_gone = stop
+        elif self.held is None or self.held.kind is Kind.DRAIN:
+            self.held = stop
+
     @property
     def _held_cancel(self) -> str | None:
         held = self.held
         return held.reason if held and held.kind is Kind.CANCELLED else None
 
     def _fire_held(self) -> None:
-        if self.held is not None:
-            raise Interrupted(self.held)
-
-    # Sessions
-
-    def _supersede(self, job: Job) -> None:
-        """Cancel what the session has of older jobs; beside the generation."""
-        if job.supersede and job.session is not None:
-            case = self._case
-            self._superseding = asyncio.get_running_loop().create_task(
-                supersede_until_done(
-                    case.around.cell,
-                    case.tenant,
-                    job.session,
-                    case.delivery.identity,
-                    owned=case.ownership.holds,
-                    on_newer=self._superseded,
-                )
-            )
+        stop = self._log_gone or self.held
+        if stop is not None:
+            raise Interrupted(stop)
 
     def _superseded(self) -> None:
         self._interrupt(Interrupt(Kind.CANCELLED, SUPERSEDED))
 
     def drop(self) -> None:
-        """Close the backend's connection; supersede nothing for a job that is left."""
-        if self._superseding is not None and self._case.progress.state is State.LEFT:
-            self._superseding.cancel()
+        """Close the backend's connection. Safe to call twice."""
         if self.exchange is not None:
             self.exchange.drop()

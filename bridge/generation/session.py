@@ -75,13 +75,17 @@ async def supersede_until_done(
     *,
     owned: Callable[[], bool],
     on_newer: Callable[[], None],
-) -> None:
-    """`supersede`, as long as the job is ours; ``on_newer`` if a newer one did."""
+) -> bool:
+    """`supersede`, as long as the job is ours; ``on_newer`` if a newer one did.
+
+    False when the job was lost before that was stored.
+    """
     while owned():
         try:
             if await supersede(cell, tenant, session, job):
                 on_newer()
-            return
+            return True
         except BusError as error:
             log.debug("session %s cannot be superseded yet: %s", session, error)
         await cell.pause(RETRY_S)
+    return False

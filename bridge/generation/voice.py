@@ -125,6 +125,11 @@ class Voice:
         """Whether the backend should not be read any further, until `on_room`."""
         return self._put_off > MAX_BACKLOG_CHARS
 
+    @property
+    def seq(self) -> int:
+        """The number of the last speech event."""
+        return self._seq
+
     def replay(self, history: History) -> None:
         """Hear what was said before, so that the cutting goes on inside it.
 

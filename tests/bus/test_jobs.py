@@ -54,6 +54,20 @@ def test_a_reply_says_which_delivery_it_is(
 
 
 @pytest.mark.parametrize(
+    ("headers", "message_id"),
+    [(None, ""), ({}, ""), ({"A": "b"}, ""), ({"Nats-Msg-Id": "t/one"}, "t/one")],
+)
+def test_a_delivery_has_the_id_of_its_message(
+    headers: dict[str, str] | None, message_id: str
+) -> None:
+    reply = next(iter(REPLIES))
+    delivered = Msg(cast("Any", None), "llm.jobs.t.default", reply, b"data", headers)
+    delivery = parse_delivery(delivered, "default")
+    assert delivery is not None
+    assert delivery.message_id == message_id
+
+
+@pytest.mark.parametrize(
     "reply",
     [
         "",

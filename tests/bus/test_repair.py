@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import json
 
 import pytest
 
 from bridge.bus.batch import MAX_REPAIRS, batch_id
 from bridge.bus.cell import Cell
 from bridge.bus.refusals import Fenced, LogGone
-from bridge.bus.writer import WriterState
+from bridge.bus.writer import LogWriter, WriterState
+from bridge.events import SpeechSegment, Token, encode
 from tests.bus.written import (
     MakeWriter,
     end,
@@ -200,3 +202,144 @@ async def test_a_stream_that_is_deleted(cell: Cell, writer_of: MakeWriter) -> No
         async with asyncio.timeout(20):
             await writer.commit(end(2))
     assert isinstance(told[0], LogGone)
+
+
+async def test_a_stream_that_is_deleted_while_somebody_listens_to_all_logs(
+    cell: Cell, writer_of: MakeWriter
+) -> None:
+    """Then the server does not say that nobody takes what is published there."""
+
+    def listen(_: object) -> None:
+        """Anybody may."""
+
+    await cell.connection.subscribe(f"{cell.subjects.prefix}.tokens.>", listen)
+    writer = writer_of()
+    writer.append(token(1))
+    await writer.prove_start()
+    await cell.jetstream.call(f"STREAM.DELETE.{cell.names.tokens}")
+    writer.attach()  # as a missing answer does, later
+    with pytest.raises(LogGone):
+        async with asyncio.timeout(20):
+            await writer.commit(end(2))
+
+
+# What is no event of the log
+
+
+GARBAGE = [b"garbage", b"\xff", b"[" * 100_000, encode(Token("two", 9, 9, "x"))]
+
+
+async def put(cell: Cell, *messages: bytes) -> int:
+    """Store what is no writer's on the subject; its last stream sequence."""
+    subject = cell.subjects.tokens("t", "one")
+    for message in messages:
+        answer = await cell.connection.request(subject, message)
+    return int(json.loads(answer.data)["seq"])
+
+
+@pytest.mark.parametrize("garbage", GARBAGE)
+@pytest.mark.parametrize("proven", [False, True])
+async def test_garbage_in_the_log_is_no_newer_attempt(
+    cell: Cell, writer_of: MakeWriter, garbage: bytes, proven: bool
+) -> None:
+    last = await put(cell, garbage)
+    writer = writer_of(last_seq=last)
+    writer.append(token(1))
+    if proven:
+        await writer.prove_start()
+        writer.append(token(2))
+    await put(cell, garbage)
+    await cell.batches.close([batch_id(numbered_job(1), 1, 0)])
+    if not proven:
+        await writer.prove_start()
+        writer.append(token(2))
+    await put(cell, garbage)
+    async with asyncio.timeout(20):
+        await writer.commit(end(3))
+    assert writer.repairs >= 1
+    log = [message for message in await stored(cell) if message != garbage]
+    assert log == [token(1), token(2), end(3)]
+
+
+async def test_a_start_behind_garbage_that_was_never_stored(
+    cell: Cell, writer_of: MakeWriter
+) -> None:
+    last = await put(cell, b"garbage")
+    writer = writer_of(last_seq=last)
+    await cell.batches.close([batch_id(numbered_job(1), 1, 0)])
+    writer.append(token(1))
+    writer.attach()
+    async with asyncio.timeout(20):
+        await writer.prove_start()
+        await writer.commit(end(2))
+    assert await stored(cell) == [b"garbage", token(1), end(2)]
+
+
+# A log whose head the stream has discarded
+
+
+async def break_batch(cell: Cell, writer: LogWriter) -> None:
+    """Break the open batch, and wait until the writer has found out what stands."""
+    repairs = writer.repairs
+    await cell.batches.close([batch_id(numbered_job(1), 1, repairs)])
+    writer.attach()
+
+    async def over() -> bool:
+        return writer.repairs > repairs or writer.state is WriterState.FAILED
+
+    await eventually(over)
+
+
+def segment(seq: int) -> bytes:
+    event = SpeechSegment("one", seq, 1, text="x", first=1, last=1, start=0, end=1)
+    return encode(event)
+
+
+@pytest.mark.parametrize("behind", [0, 1, 5])
+@pytest.mark.parametrize("said", [1, 3])
+async def test_speech_that_was_discarded_is_not_lost(
+    cell: Cell, writer_of: MakeWriter, said: int, behind: int
+) -> None:
+    writer = writer_of()
+    writer.append(token(1))
+    for n in range(1, said + 1):
+        writer.append_speech(segment(n))
+    writer.append(token(2))
+    await writer.prove_start()
+    for n in range(3, 3 + behind):
+        writer.append(token(n))
+    await cell.connection.flush()
+    speech = cell.subjects.speech("t", "one")
+    await cell.jetstream.call(f"STREAM.PURGE.{cell.names.tokens}", {"filter": speech})
+    await break_batch(cell, writer)
+    writer.append_speech(segment(said + 1))
+    async with asyncio.timeout(20):
+        await writer.commit(end(3 + behind))
+    assert writer.repairs >= 1
+    tokens = [token(n) for n in range(1, 3 + behind)]
+    assert await stored(cell) == [*tokens, end(3 + behind)]
+    left = [message.data async for message in cell.read_speech("t", "one")]
+    assert left == [segment(said + 1)]
+
+
+async def test_tokens_that_were_lost_are_missed_where_speech_was_discarded(
+    cell: Cell, writer_of: MakeWriter
+) -> None:
+    writer = writer_of()
+    writer.append(token(1))
+    writer.append_speech(segment(1))
+    for n in range(2, 101):
+        writer.append(token(n))
+    await writer.prove_start()
+    proven = writer.tail.forgotten - 1
+    assert proven > 2
+    stream = cell.names.tokens
+    speech = cell.subjects.speech("t", "one")
+    await cell.jetstream.call(f"STREAM.PURGE.{stream}", {"filter": speech})
+    messages = [message.seq async for message in cell.read_log("t", "one")]
+    for seq in messages[proven - 1 :]:
+        await cell.jetstream.call(f"STREAM.MSG.DELETE.{stream}", {"seq": seq})
+    await break_batch(cell, writer)
+    with pytest.raises(Fenced, match="lost 1 events"):
+        async with asyncio.timeout(20):
+            await writer.commit(end(101))

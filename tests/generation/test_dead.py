@@ -6,9 +6,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bridge.bus.api import ApiError
+from bridge.bus.cell import Cell
 from bridge.bus.commands import headers_size
+from bridge.bus.connection import Connection
 from bridge.bus.jobs import Delivery
-from bridge.generation.dead import cut_to_fit, dead_letter_headers
+from bridge.config import Settings
+from bridge.errors import BusError, ConnectionLost
+from bridge.generation.dead import DeadLetters, cut_to_fit, dead_letter_headers
+from bridge.metrics import Meters
 
 
 def delivery(subject: str = "llm.jobs.t.default", stream_seq: int = 7) -> Delivery:
@@ -67,3 +73,46 @@ def test_a_job_is_cut_only_where_it_would_not_fit(size: int) -> None:
         assert len(data) + headers_size(headers) == 1000
     else:
         assert len(data) == size
+
+
+class Undertaker(Cell):
+    """Stores a letter after so many refusals; its pauses take no time."""
+
+    def __init__(self, refusals: list[BusError]) -> None:
+        settings = Settings()
+        super().__init__(Connection(settings, name="test"), settings, "llm")
+        self.refusals = refusals
+        self.letters: list[dict[str, str]] = []
+
+    async def bury(self, tenant: str, data: bytes, headers: dict[str, str]) -> None:
+        if self.refusals:
+            raise self.refusals.pop(0)
+        self.letters.append(headers)
+
+    async def pause(self, seconds: float) -> None:
+        """Time is not what is tested."""
+
+
+REFUSED = ApiError(400, 10077, "maximum messages exceeded")
+AWAY = ConnectionLost("no answer")
+
+
+@pytest.mark.parametrize(
+    ("refusals", "warnings"),
+    [([], 0), ([AWAY, AWAY], 0), ([REFUSED], 1), ([AWAY, REFUSED, REFUSED], 1)],
+)
+async def test_a_letter_that_cannot_be_stored_is_told_once(
+    caplog: pytest.LogCaptureFixture, refusals: list[BusError], warnings: int
+) -> None:
+    cell = Undertaker(list(refusals))
+
+    async def gone() -> None:
+        """Nothing is missing."""
+
+    letters = DeadLetters(
+        cell, "t", delivery(), Meters(), check_lease=lambda: None, gone=gone
+    )
+    await letters.keep("internal", "x")
+    assert len(cell.letters) == 1
+    told = [r for r in caplog.records if "cannot be stored" in r.getMessage()]
+    assert len(told) == warnings

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from bridge.backends.http import Backends
@@ -10,7 +12,7 @@ from bridge.bus.connection import Connection
 from bridge.bus.leases import Lease
 from bridge.bus.refusals import Fenced
 from bridge.config import Settings
-from bridge.errors import BusError, ConnectionLost, StreamUnavailable
+from bridge.errors import BusError, ConnectionLost, SetupError, StreamUnavailable
 from bridge.generation.interrupt import Interrupt, Interrupted, Interruption, Kind
 from bridge.generation.ownership import RETRY_S, Ownership
 from bridge.generation.surroundings import Surroundings
@@ -26,6 +28,7 @@ class Scene:
         self.remade = 0
         self.calls = 0
         self.errors: list[BusError] = []
+        self.away: list[BusError] = []
         self.interruption = Interruption()
         around = Surroundings(
             cell=PausingCell(self, settings),
@@ -42,6 +45,8 @@ class Scene:
 
     async def remake(self) -> None:
         self.remade += 1
+        if self.away:
+            raise self.away.pop(0)
 
     async def call(self) -> str:
         self.calls += 1
@@ -102,3 +107,29 @@ async def test_an_interrupt_ends_the_waiting() -> None:
         await scene.ownership.pause(1.0)
     assert scene.calls == 0
     assert scene.now == 0.0
+
+
+async def test_streams_that_cannot_be_made_again_yet_are_no_defect() -> None:
+    scene = Scene(10.0)
+    scene.errors = [StreamUnavailable("no stream", gone=True)] * 2
+    scene.away = [ConnectionLost("no answer"), SetupError("not allowed")]
+    assert await scene.ownership.retried(scene.call) == "answer"
+    assert scene.remade == 2
+
+
+async def test_an_interrupt_ends_a_call_that_is_under_way() -> None:
+    scene = Scene(10.0)
+    ended = asyncio.Event()
+
+    async def call() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    calling = asyncio.ensure_future(scene.ownership.retried(call))
+    await asyncio.sleep(0)
+    scene.interruption.fire(Interrupt(Kind.DRAIN, "drain"))
+    with pytest.raises(Interrupted):
+        await calling
+    assert ended.is_set()

@@ -71,7 +71,7 @@ def nested(depth: int) -> bytes:
 NAMELESS = {
     "empty": b"",
     "no JSON": b"no json",
-    "cut off": b'{"id":"x","request":{"model"',
+    "cut off before its id": b'{"request":{"id":"x"},"i',
     "not UTF-8": b'{"id":"\xff\xfe","request":{}}',
     "an array": b"[1, 2]",
     "a number": b"7",
