@@ -304,7 +304,7 @@ def _hear(
     repeats = attempt.text.strip().startswith(state.text.strip())
     if retried.request.on_restart == "fail":
         yield state, True
-        yield replace(more, unsure=True), True
+        yield replace(held, unsure=True), True
     else:
         yield anew, False
         yield replace(anew, spent=attempt.tokens), False

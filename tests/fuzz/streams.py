@@ -142,6 +142,8 @@ def _deliver(draft: Draft) -> None:
         draft.tags.append("congested")
     if "too long" in draft.tags:
         framing.glued = 0.0
+    if "long words" in draft.tags:
+        framing.blank = framing.line  # where a line ends a record is guessed if short
     roll = rng.random()
     if roll < 0.12 and not (draft.whole or "too long" in draft.tags):
         draft.cut = True
@@ -235,7 +237,9 @@ def _tag(mutate: Callable[[Draft], None]) -> Callable[[Draft], None]:
 @_tag
 def _duplicated(draft: Draft) -> None:
     """A chunk comes twice, and so do its words."""
-    positions = draft.word_records()
+    records = draft.records
+    # All that was thought so far may come once more in a message.
+    positions = [n for n in draft.word_records() if records[n].says[0].kind == "text"]
     if positions and draft.style.name != "perplexity":
         at = draft.rng.choice(positions)
         draft.records.insert(at, draft.records[at])
