@@ -186,6 +186,8 @@ class Transcript:
         for begun in (said, said.strip()):
             if is_all and text.startswith(begun):
                 return text[len(begun) :]
+        if self.skipped:
+            return None  # the beginning of what was said may be what is missing
         text_begins, said_begins = text.lstrip(), said.lstrip()
         alike = min(ALIKE_CHARS, len(text_begins), len(said_begins))
         return None if text_begins[:alike] == said_begins[:alike] else text

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from bridge.backends.body import Body
@@ -69,6 +69,8 @@ class Upstream:
         self._backlog: deque[Record] = deque()
         self._turn: asyncio.Handle | None = None
         self._body_over = False
+        #: Whether bytes came since the last pause.
+        self._unlooked = False
         #: What broke the connection, or kept its bytes from being read.
         self._broken: Exception | None = None
         self._skipped = 0
@@ -98,6 +100,7 @@ class Upstream:
         if self._sink is None:
             return
         records = self._decoder.receive_data(data)
+        self._unlooked = True
         if self._backlog or len(records) > MAX_RECORDS_AT_ONCE:
             self._queue(records)
         else:
@@ -112,6 +115,8 @@ class Upstream:
         for record in records:
             deltas = receive(record)
             if deltas:
+                if answer.skipped != self._skipped:
+                    self._tell_skipped(sink)
                 sink.deltas(deltas)
         if answer.skipped != self._skipped:
             self._tell_skipped(sink)
@@ -138,7 +143,7 @@ class Upstream:
         self._turn = None
         backlog = self._backlog
         count = min(MAX_RECORDS_AT_ONCE, len(backlog))
-        self._take_safely([backlog.popleft() for _ in range(count)])
+        self._take_safely(lambda: [backlog.popleft() for _ in range(count)])
         if self._sink is None:
             return
         if backlog:
@@ -148,16 +153,22 @@ class Upstream:
         elif not self.paused:
             self._body.resume()
 
-    def _take_safely(self, records: Sequence[Record]) -> None:
-        """`_take` where no body hears what it raises."""
+    def _take_safely(self, read: Callable[[], Sequence[Record]]) -> bool:
+        """`_take` where no body hears what that, or ``read``, raises.
+
+        Returns whether anything was read, or it failed.
+        """
         try:
+            records = read()
             self._take(records)
+            return bool(records)
         except Exception as error:
             # Whatever it is, the sink has to hear of it, as it would from the body.
             sink = self._sink
             self.abort()
             if sink is not None:
                 sink.ended(self._failure(error))
+            return True
 
     def _failure(self, error: Exception) -> GenerationError:
         failure = stream_error(error, self.backend)
@@ -202,12 +213,13 @@ class Upstream:
         """
         if seconds < END_SILENCE_S or self._sink is None or self._backlog:
             return
-        records = [] if seconds > 2 * END_SILENCE_S else self._decoder.receive_pause()
-        if records:
-            self._take_safely(records)
-        elif self.answer.finish_reason is not None:
+        if self._unlooked:
+            self._unlooked = False
+            if self._take_safely(self._decoder.receive_pause):
+                return
+        if self.answer.finish_reason is not None:
             # What has begun will not be ended: it is told.
-            self._take_safely(self._decoder.receive_eof())
+            self._take_safely(self._decoder.receive_eof)
             self._end(None)
             self.abort()
 

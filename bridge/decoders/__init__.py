@@ -36,7 +36,7 @@ class Decoder(Protocol):
     def receive_pause(self) -> list[Record]:
         """Say that nothing comes for a while.
 
-        Returns a record of which all is here but its end.
+        Returns a record of which all is here but its end. Raises as `receive_data`.
         """
 
     def receive_eof(self) -> list[Record]:

@@ -20,10 +20,11 @@ from bridge.errors import BackendProtocolError
 #: much again.
 MAX_DOCUMENT_BYTES = 8 * 1024 * 1024
 
-#: Brackets are counted in a line of so many bytes at most, for that takes a tenth of a
-#: microsecond for each; a longer line is a document if it is a valid one.
-MAX_COUNTED_BYTES = 64 * 1024
+#: Up to here brackets are looked at one by one, a tenth of a microsecond each. In more
+#: bytes at once they are only counted, which cannot tell where a document ends in them.
+MAX_SCANNED_BYTES = 64 * 1024
 
+_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 _OUTSIDE = re.compile(rb'[\[\]{}"]')
 _INSIDE = re.compile(rb'["\\]')
 _OPENING = (b"{", b"[")
@@ -52,6 +53,12 @@ class Nesting:
 
     def feed(self, data: bytes) -> None:
         """Take the next part."""
+        if len(data) > MAX_SCANNED_BYTES and not self._in_string:
+            outside = _STRING.sub(b"", data)
+            self.depth += outside.count(b"{") + outside.count(b"[")
+            self.depth -= outside.count(b"}") + outside.count(b"]")
+            self._in_string = outside.count(b'"') % 2 == 1
+            return
         at = 1 if self._escaped and data else 0
         self._escaped = self._escaped and not data
         while found := (_INSIDE if self._in_string else _OUTSIDE).search(data, at):
@@ -73,8 +80,6 @@ def is_document(data: bytes) -> bool:
         return False
     if is_valid(text) or text == _DONE:
         return True
-    if len(text) > MAX_COUNTED_BYTES:
-        return False
     nesting = Nesting()
     nesting.feed(text)
     return nesting.closed
@@ -144,9 +149,12 @@ class DocumentDecoder:
         return records
 
     def receive_pause(self) -> list[Record]:
-        """The body is silent: return the last document, if all of it is here."""
+        """The body is silent: return the last document, if all of it is here.
+
+        Raises `BackendProtocolError` where the limit was exceeded before.
+        """
         if self._error is not None:
-            return []
+            raise self._error
         line = self._lines.buffered
         records: list[Record] = []
         document = b"\n".join([*self._open, line])
@@ -178,13 +186,13 @@ class DocumentDecoder:
 
     def _take(self, line: bytes, records: list[Record]) -> None:
         if self._open:
-            if len(line) > MAX_COUNTED_BYTES or (line[:1] == b"{" and is_valid(line)):
+            if line[:1] == b"{" and is_valid(line):
                 self._close(records)
                 records.append(Record(line))
                 return
         elif not line.strip():
             return
-        elif len(line) > MAX_COUNTED_BYTES or not line.lstrip().startswith(_OPENING):
+        elif not line.lstrip().startswith(_OPENING):
             records.append(Record(line))
             return
         self._open.append(line)

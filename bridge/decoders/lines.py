@@ -45,7 +45,12 @@ class LineSplitter:
 
     @property
     def buffered(self) -> bytes:
-        """The line that has begun and not ended, as far as it came."""
+        """The line that has begun and not ended, as far as it came.
+
+        Raises `BackendProtocolError` like `receive_data`.
+        """
+        if self._error is not None:
+            raise self._error
         return bytes(self._buffer)
 
     def take(self) -> bytes:

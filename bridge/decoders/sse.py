@@ -17,7 +17,7 @@ from __future__ import annotations
 from enum import Enum
 
 from bridge.decoders import COMMENT, Record
-from bridge.decoders.documents import MAX_COUNTED_BYTES, Nesting, is_document
+from bridge.decoders.documents import Nesting, is_document
 from bridge.decoders.lines import BOM, MAX_LINE_BYTES, LineSplitter
 from bridge.errors import BackendProtocolError
 
@@ -131,7 +131,12 @@ class SSEDecoder:
         return self._receive_lines(data)
 
     def receive_pause(self) -> list[Record]:
-        """The body is silent: return the last event, if all of its data is here."""
+        """The body is silent: return the last event, if all of its data is here.
+
+        Raises `BackendProtocolError` where a limit was exceeded before.
+        """
+        if self._error is not None:
+            raise self._error
         records: list[Record] = []
         line, data = self._lines.buffered, bytes(self._data)
         value = _loose_value(line)
@@ -214,7 +219,7 @@ class SSEDecoder:
                 data = bytes(self._data)
                 self._known = _State.WHOLE if is_document(data) else _State.OPEN
                 self._nesting = Nesting()
-                self._nesting.feed(data[:MAX_COUNTED_BYTES])
+                self._nesting.feed(data)
         return self._known
 
     def _dispatch(self, records: list[Record]) -> None:

@@ -428,11 +428,15 @@ class OpenAIResponse:
     ) -> None:
         # Half of a pair at the end is held back in what is repeated, too.
         text = _well_formed(text[:-1] if text[-1:] in _FIRST_HALVES else text)
+        certain = recap is Recap.CERTAIN
+        thoughts = text if reasoning else ""
         if self._splitter is not None and not reasoning:
-            text = _without_thoughts(text)
-        if text:
-            certain = recap is Recap.CERTAIN
-            self._add(deltas, [FullText(text, certain=certain, reasoning=reasoning)])
+            text, thoughts = _split(text)
+            certain = certain or bool(thoughts)
+        if thoughts:
+            self._add(deltas, [FullText(thoughts, certain=certain, reasoning=True)])
+        if text and not reasoning:
+            self._add(deltas, [FullText(text, certain=certain)])
 
     def _add(self, deltas: list[Delta], more: Iterable[Delta]) -> None:
         for delta in more:
@@ -552,10 +556,12 @@ def _deltas_of(parts: Iterable[Part]) -> Iterator[TextDelta | ReasoningDelta]:
             yield ReasoningDelta(part.text)
 
 
-def _without_thoughts(text: str) -> str:
+def _split(text: str) -> tuple[str, str]:
+    """A whole text without its thoughts, and the thoughts."""
     splitter = ThoughtSplitter()
     parts = [*splitter.receive(text), *splitter.receive_eof()]
-    return "".join(part.text for part in parts if part.kind is Kind.TEXT)
+    said = "".join(part.text for part in parts if part.kind is Kind.TEXT)
+    return said, "".join(part.text for part in parts if part.kind is Kind.THOUGHT)
 
 
 def _reason_in(value: Any) -> str:

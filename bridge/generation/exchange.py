@@ -301,7 +301,7 @@ class Exchange:
             elif isinstance(delta, FullText) and not delta.reasoning:
                 # It repeats what was said, and counts as what it adds.
                 begins = delta.text.strip().startswith(said.strip())
-                said = delta.text if begins else said
+                said = delta.text if begins and len(delta.text) > len(said) else said
         said, prefix = said.lstrip(), self._prefix.strip()
         wanted = min(REPEATED_CHARS, len(prefix))
         if said[:wanted] == prefix[:wanted] and len(said) >= wanted:

@@ -132,10 +132,13 @@ def test_a_document_over_the_limit_is_refused_and_released() -> None:
         (b"[{}, [", False),
         (b'"', False),
         (b"]]", True),
+        (b'{"a":"' + b"}" * 100_000 + b'"', False),
+        (b'{"a":"' + b"{" * 100_000 + b'"}', True),
+        (b'{"a":"' + b"}" * 100_000, False),
     ],
 )
 def test_brackets_are_counted_wherever_they_are_cut(data: bytes, closed: bool) -> None:
-    for step in (1, 2, 3, 100):
+    for step in (1, 2, 3, 100, 200_000)[len(data) > 1000 and 3 :]:
         nesting = Nesting()
         for i in range(0, len(data), step):
             nesting.feed(data[i : i + step])
