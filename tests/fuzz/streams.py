@@ -482,22 +482,20 @@ def finish(draft: Draft, seed: int, name: str) -> Stream:
     end = draft.end
     if end == "pings" and framing.kind != "events":
         end = "silence"
+    ends: list[End] = ["eof", "reset", "protocol", "silence"]
+    if framing.kind == "documents" and any(r.unreadable for r in records):
+        # What is behind an open document is read when the body ends.
+        end, ends = "eof", ["eof"]
     if draft.damage:
         verdicts = [_damage(draft, rng, frames)]
     elif draft.cut:
-        end = rng.choice(["eof", "reset", "protocol", "silence"])
+        end = rng.choice(ends)
         verdicts = _cut_short(draft, rng, frames, end)
     else:
         verdicts = _verdicts(draft, [f.record for f in frames if f.record], end)
         if rng.random() < 0.3 and end != "pings":
             _leave_off_the_end(frames)
-    if draft.think_tags:
-        verdicts = [_anywhere(verdict) for verdict in verdicts]
-    if framing.kind == "documents" or draft.cut:
-        for verdict in verdicts:
-            if verdict.status == "failed":
-                # One whose end is missing was not given up when the stream fails.
-                verdict.at_least_skipped = 0
+    verdicts = [_allowing(draft, verdict) for verdict in verdicts]
     body = b"".join(joined(frame.parts) for frame in frames)
     reads = [(0.0, body)] if draft.at_once else _reads(draft, rng, body)
     script = Script(
@@ -515,6 +513,15 @@ def finish(draft: Draft, seed: int, name: str) -> Stream:
         max_payload=draft.max_payload,
     )
     return Stream(seed, name, tags, request, verdicts, draft)
+
+
+def _allowing(draft: Draft, verdict: Verdict) -> Verdict:
+    if draft.think_tags:
+        return _anywhere(verdict)
+    if verdict.status == "failed" and (draft.cut or draft.framing.kind == "documents"):
+        # A record whose end is missing was not given up when the stream fails.
+        return replace(verdict, at_least_skipped=0)
+    return verdict
 
 
 def _anywhere(verdict: Verdict) -> Verdict:
