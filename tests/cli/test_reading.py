@@ -55,6 +55,15 @@ async def test_giving_up_ends_with_the_first_event() -> None:
         assert other.limit.when() is None
 
 
+async def test_an_output_that_is_abandoned_ends_it_at_once() -> None:
+    patience = Patience()
+    async with forever(patience):
+        patience.started()
+        patience.abandon()
+    assert patience.abandoned
+    assert not patience.interrupted
+
+
 async def test_before_the_request_is_submitted_an_interrupt_just_leaves() -> None:
     patience = Patience()
     async with forever(patience):
