@@ -202,7 +202,8 @@ async def neighbours() -> dict[str, tuple[float, str]]:
         for number, name in enumerate(ANSWERS):
             body = {**calm, "model": f"hostile-{number}"}
             await bus.submit(f"h{number}", body, speech=True)
-            end = await bus.ended(f"h{number}")
+            async with asyncio.timeout(PATIENCE_S):
+                end = await bus.ended(f"h{number}")
             how = end["error"]["code"] if end["type"] == "failed" else end["type"]
             found[name] = await _longest(bridge), how
     return found
