@@ -202,8 +202,7 @@ async def neighbours() -> dict[str, tuple[float, str]]:
         for number, name in enumerate(ANSWERS):
             body = {**calm, "model": f"hostile-{number}"}
             await bus.submit(f"h{number}", body, speech=True)
-            async with asyncio.timeout(PATIENCE_S):
-                end = await bus.ended(f"h{number}")
+            end = await bus.ended(f"h{number}")
             how = end["error"]["code"] if end["type"] == "failed" else end["type"]
             found[name] = await _longest(bridge), how
     return found
