@@ -24,7 +24,13 @@ from bridge.cli.options import (
 )
 from bridge.cli.output import OutputLost, discard_stdout, read_stdin
 from bridge.cli.printers import make_printer, say_end, say_note
-from bridge.cli.reading import Patience, noting_outages, on_signals, read
+from bridge.cli.reading import (
+    Patience,
+    noting_outages,
+    on_abandoned_output,
+    on_signals,
+    read,
+)
 from bridge.client import Client, Stream
 from bridge.config import ClientSettings
 from bridge.errors import BridgeError, BusError, ClientError
@@ -141,15 +147,13 @@ async def ask(
         except TimeoutError as error:
             if not patience.limit.expired():
                 raise
+            if patience.abandoned:
+                return _abandoned(stream)
             return _left_early(stream, patience, wait_s, error)
         except OutputLost as error:
             if not error.reader_gone:
                 raise
-            # Leaving the stream has cancelled the request.
-            discard_stdout()
-            if stream.end is None:
-                click.echo("cancelled: the output is not read any more", err=True)
-            return exit_codes.CANCELLED
+            return _abandoned(stream)
     if not as_json:
         line = figures.logged_line() if ran_before else figures.line()
         click.echo(click.style(line, dim=True), err=True)
@@ -204,7 +208,11 @@ async def _follow(
 
     patience.begun(cancel)
     printer = make_printer(as_json)
-    with _note_when_queued(stream) as on_event, noting_outages(client, printer):
+    with (
+        _note_when_queued(stream) as on_event,
+        noting_outages(client, printer),
+        on_abandoned_output(patience.abandon),
+    ):
         await read(stream, printer, figures, lambda: _first(patience, on_event))
     for task in cancelling:
         await task
@@ -235,6 +243,14 @@ async def _cancel(stream: Stream) -> None:
         await stream.cancel("interrupted")
     except BridgeError as error:
         click.echo(f"the cancel could not be stored: {error}", err=True)
+
+
+def _abandoned(stream: Stream) -> int:
+    """Say that leaving the stream has cancelled the request; the exit code."""
+    discard_stdout()
+    if stream.end is None:
+        click.echo("cancelled: the output is not read any more", err=True)
+    return exit_codes.CANCELLED
 
 
 def _left_early(

@@ -55,6 +55,13 @@ def discard_stdout() -> None:
     sys.stdout.flush()
 
 
+def stdout_is_abandoned() -> bool:
+    """Whether whoever read stdout has gone: a write would be an `OutputLost`."""
+    poll = select.poll()
+    poll.register(STDOUT, 0)
+    return bool(poll.poll(0))
+
+
 def read_stdin(limit: int) -> bytes:
     """What stdin has, up to ``limit`` bytes. Raises `OSError`."""
     data = bytearray()

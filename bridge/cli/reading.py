@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 import click
 
 from bridge.cli.figures import Figures
+from bridge.cli.output import stdout_is_abandoned
 from bridge.cli.printers import Printer
 from bridge.client import Client, Stream
 
@@ -19,7 +20,7 @@ from bridge.client import Client, Stream
 #: queue that nobody serves.
 CANCELLED_WITHIN_S = 5.0
 
-#: How often the connection is looked at while a request is read, in seconds.
+#: How often the connection and the output are looked at while a request is read, in s.
 LOOK_S = 0.1
 
 #: What logs that the connection is lost, as a note says it here.
@@ -51,6 +52,24 @@ async def _note_outages(client: Client, printer: Printer) -> None:
 
 
 @contextlib.contextmanager
+def on_abandoned_output(call: Callable[[], None]) -> Iterator[None]:
+    """Call ``call`` inside the block when whoever read stdout has gone."""
+    watching = asyncio.create_task(_watch_output(call))
+    try:
+        yield
+    finally:
+        watching.cancel()
+
+
+async def _watch_output(call: Callable[[], None]) -> None:
+    while True:
+        await asyncio.sleep(LOOK_S)
+        if stdout_is_abandoned():
+            call()
+            return
+
+
+@contextlib.contextmanager
 def on_signals(call: Callable[[], None]) -> Iterator[None]:
     """Let SIGINT and SIGTERM be ``call`` inside the block."""
     loop = asyncio.get_running_loop()
@@ -67,8 +86,8 @@ def on_signals(call: Callable[[], None]) -> Iterator[None]:
 class Patience:
     """How long a request is read: to its end, unless somebody interrupts.
 
-    Leaving the ``limit`` as `TimeoutError` means that `interrupted` or `gave_up` is
-    set.
+    Leaving the ``limit`` as `TimeoutError` means that `interrupted`, `gave_up` or
+    `abandoned` is set.
     """
 
     def __init__(self, wait_s: float | None = None) -> None:
@@ -76,6 +95,7 @@ class Patience:
         self.limit = asyncio.timeout_at(None if wait_s is None else now + wait_s)
         self.gave_up = wait_s is not None
         self.interrupted = False
+        self.abandoned = False
         self._cancel: Callable[[], object] | None = None
 
     def begun(self, cancel: Callable[[], object]) -> None:
@@ -88,6 +108,12 @@ class Patience:
             self.gave_up = False
             if not self.interrupted:
                 self.limit.reschedule(None)
+
+    def abandon(self) -> None:
+        """Nobody reads the output: leave at once."""
+        self.abandoned = True
+        if not self.limit.expired():
+            self.limit.reschedule(asyncio.get_running_loop().time())
 
     def interrupt(self) -> None:
         """Cancel the request and wait a moment for its end; again, do not wait."""

@@ -17,7 +17,7 @@ import pytest
 
 from bridge.cli.output import readable
 from bridge.simulator import text_for
-from tests.cli.conftest import PATIENCE_S, PROGRAM, environment
+from tests.cli.conftest import PATIENCE_S, PROGRAM, environment, serve
 
 
 def shell(
@@ -89,6 +89,24 @@ def test_ask_ends_with_3_and_cancels_when_nobody_reads_it(
     assert len(result.stdout) == 2
     assert result.stderr == b"cancelled: the output is not read any more\n"
     shared_bridge.wait_for(rf'request cancelled.*"id":"{id}"', "err")
+
+
+def test_ask_does_not_wait_for_a_text_to_find_that_nobody_reads_it(
+    start: Any, env: dict[str, str]
+) -> None:
+    slow = ("--first-token-ms", "60000")
+    simulator = start("simulate", "--port", "0", *slow)
+    url = simulator.wait_for(r"listens on (\S+)")[1]
+    bridge = serve(start, {**env, "TOKENBRIDGE_BACKEND_URL": url})
+    read_end, write_end = os.pipe()
+    asking = start("ask", "Why?", "--id", "unread", env=env, stdout=write_end)
+    os.close(write_end)
+    tailing = start("tail", "unread", "--json", "--wait", "30", env=env)
+    tailing.wait_for('"type":"started"')
+    os.close(read_end)
+    assert asking.ended() == 3
+    assert asking.err == "cancelled: the output is not read any more\n"
+    bridge.wait_for(r'request cancelled.*"id":"unread"', "err")
 
 
 def test_tail_and_check_end_quietly_when_nobody_reads_them(

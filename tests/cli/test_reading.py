@@ -8,7 +8,7 @@ import logging
 import os
 import signal
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 
@@ -53,6 +53,15 @@ async def test_giving_up_ends_with_the_first_event() -> None:
         assert other.limit.when() is not None
         other.started()
         assert other.limit.when() is None
+
+
+async def test_an_output_that_is_abandoned_ends_it_at_once() -> None:
+    patience = Patience()
+    async with forever(patience):
+        patience.started()
+        patience.abandon()
+    assert patience.abandoned
+    assert not patience.interrupted
 
 
 async def test_before_the_request_is_submitted_an_interrupt_just_leaves() -> None:
@@ -111,13 +120,17 @@ async def test_an_outage_is_noted_and_so_is_its_end(
 ) -> None:
     caplog.set_level(logging.WARNING)
     notes = Notes()
-    async with asyncio.timeout(60), EmbeddedServer() as server:
+    async with AsyncExitStack() as stack, asyncio.timeout(60):
+        server = await stack.enter_async_context(EmbeddedServer())
         port = int(server.url.rpartition(":")[2])
+        again = EmbeddedServer(port)
+        # It outlives the client, whose end would be another outage otherwise.
+        stack.push_async_callback(again.stop)
         async with Client(server.url) as client:
             with noting_outages(client, notes):
                 await server.stop()
                 assert await notes.said.get() == "NATS is away; waiting"
-                async with EmbeddedServer(port):
-                    assert await notes.said.get() == "NATS is back"
+                await again.start()
+                assert await notes.said.get() == "NATS is back"
     assert notes.said.empty()
     assert "disconnected" not in caplog.text
