@@ -243,6 +243,9 @@ class SSEDecoder:
         if name in _FIELDS and (colon or not is_open):
             self._is_stream = True
             self._field(name, value.removeprefix(b" "), records)
+            if name != b"data" and b"{" in value:
+                # A line end was lost, and with it the record behind it.
+                records.append(Record(line, "message", self.last_event_id))
         elif is_open:
             self._continue(line, records)
         elif line.lstrip()[:1] in _OPENING:
