@@ -85,11 +85,6 @@ class Upstream:
         """What the backend has reported so far."""
         return self.answer.usage
 
-    @property
-    def ended(self) -> bool:
-        """Whether the sink was told the end, or nothing more is to be told."""
-        return self._sink is None
-
     def start(self, sink: Sink) -> None:
         """Let the answer flow into ``sink``, from now on."""
         self._sink = sink
@@ -205,23 +200,25 @@ class Upstream:
             failure = error
         self._end(failure)
 
-    def silent(self, seconds: float) -> None:
+    def silent(self, seconds: float) -> bool:
         """Say that nothing has come for so long, comments aside.
 
         Reads a last record whose end is missing, and ends an answer that is complete
-        but for the end of its body.
+        but for the end of its body. Returns whether it did either.
         """
         if seconds < END_SILENCE_S or self._sink is None or self._backlog:
-            return
+            return False
         if self._unlooked:
             self._unlooked = False
             if self._take_safely(self._decoder.receive_pause):
-                return
+                return True
         if self.answer.finish_reason is not None:
             # What has begun will not be ended: it is told.
             self._take_safely(self._decoder.receive_eof)
             self._end(None)
             self.abort()
+            return True
+        return False
 
     def _end(self, error: GenerationError | None) -> None:
         sink, self._sink = self._sink, None

@@ -12,7 +12,7 @@ import re
 import msgspec
 
 from bridge.decoders import Record
-from bridge.decoders.lines import LineSplitter
+from bridge.decoders.lines import BOM, LineSplitter
 from bridge.errors import BackendProtocolError
 
 #: A document may have this many bytes: the assembled text may have 4 MiB
@@ -94,6 +94,16 @@ def is_valid(data: bytes) -> bool:
     return True
 
 
+def loose_value(line: bytes) -> bytes:
+    """The value of a line of data, whatever its name looks like; or the line itself."""
+    while True:
+        line = line.lstrip(BOM + b" \t").rstrip()
+        name, colon, value = line.partition(b":")
+        if not colon or name.strip().lower() != b"data":
+            return line
+        line = value
+
+
 class DocumentDecoder:
     """Documents to records; the JSON itself is not looked at beyond its brackets.
 
@@ -160,7 +170,7 @@ class DocumentDecoder:
         document = b"\n".join([*self._open, line])
         if is_document(document):
             self._open.clear()
-        elif is_document(line):
+        elif is_document(loose_value(line)):
             document = line
         else:
             return []

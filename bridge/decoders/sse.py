@@ -17,7 +17,7 @@ from __future__ import annotations
 from enum import Enum
 
 from bridge.decoders import COMMENT, Record
-from bridge.decoders.documents import Nesting, is_document
+from bridge.decoders.documents import Nesting, is_document, loose_value
 from bridge.decoders.lines import BOM, MAX_LINE_BYTES, LineSplitter
 from bridge.errors import BackendProtocolError
 
@@ -139,10 +139,10 @@ class SSEDecoder:
             raise self._error
         records: list[Record] = []
         line, data = self._lines.buffered, bytes(self._data)
-        value = _loose_value(line)
+        value = loose_value(line)
         if is_document(value) or (data and is_document(data + value)):
             self._line(self._lines.take(), records)
-        if is_document(_loose_value(bytes(self._data))):
+        if is_document(loose_value(bytes(self._data))):
             self._dispatch(records)
         return records
 
@@ -243,6 +243,9 @@ class SSEDecoder:
         if name in _FIELDS and (colon or not is_open):
             self._is_stream = True
             self._field(name, value.removeprefix(b" "), records)
+            if name != b"data" and b"{" in value:
+                # A line end was lost, and with it the record behind it.
+                records.append(Record(line, "message", self.last_event_id))
         elif is_open:
             self._continue(line, records)
         elif line.lstrip()[:1] in _OPENING:
@@ -288,13 +291,3 @@ class SSEDecoder:
         if not records:
             raise self._error
         return records
-
-
-def _loose_value(line: bytes) -> bytes:
-    """The value of a line of data, whatever its name looks like; or the line itself."""
-    while True:
-        line = line.lstrip(BOM + b" \t").rstrip()
-        name, colon, value = line.partition(b":")
-        if not colon or name.strip().lower() != b"data":
-            return line
-        line = value

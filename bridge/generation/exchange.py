@@ -364,13 +364,11 @@ class Exchange:
             self._deltas_seen, self._notes_seen = deltas, notes
             self._quiet_since = now
         else:
-            self._quiet(upstream, now - self._quiet_since)
-
-    def _quiet(self, upstream: Upstream, quiet_s: float) -> None:
-        """Nothing that counts has come for so long."""
-        upstream.silent(quiet_s)
-        if self._upstream is upstream and not upstream.ended:
-            self._time_out(upstream, quiet_s)
+            quiet_s = now - self._quiet_since
+            if upstream.silent(quiet_s):
+                self._quiet_since = now
+            else:
+                self._time_out(upstream, quiet_s)
 
     def _time_out(self, upstream: Upstream, quiet_s: float) -> None:
         settings = self._around.settings

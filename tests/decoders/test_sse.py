@@ -104,6 +104,7 @@ def after_a_comment(body: bytes) -> Iterable[list[bytes]]:
         # What may be the remains of a record is not passed over.
         (b'dbta: {"a":1}\n\n', [Record(b'dbta: {"a":1}')]),
         (b':ata: {"a":1}\n\n', [Record(b':ata: {"a":1}', COMMENT)]),
+        (b'event: edata: {"a":1}\n\n', [Record(b'event: edata: {"a":1}')]),
         # UTF-8 is passed on as it is.
         (
             'data: {"a":"é€😀"}\n\nevent: 😀\ndata: x\n\n'.encode(),
