@@ -62,13 +62,6 @@ def stream(values: list[Any]) -> bytes:
     return b"".join(b"data: %b\n\n" % line for line in [*lines, b"[DONE]"])
 
 
-def serve(server: Server, body: bytes, cuts: tuple[int, ...] = ()) -> Served:
-    ends = sorted({cut % (len(body) + 1) for cut in cuts} | {len(body)})
-    pieces = [body[a:b] for a, b in zip([0, *ends], ends, strict=False)]
-    reads = [(0.0, piece) for piece in pieces if piece]
-    return server.serve(Request([Script("text/event-stream", reads, "eof")]))
-
-
 def said(served: Served) -> tuple[str, str, str]:
     """Text, reasoning and arguments of a log."""
     text = reasoning = arguments = ""
@@ -181,7 +174,8 @@ def test_a_neighbour_may_be_any_value(
     items.insert(0 if first else len(items), (name, value))
     target.clear()
     target.update(items)
-    served = serve(server, stream(made))
+    script = Script("text/event-stream", [(0.0, stream(made))], "eof")
+    served = server.serve(Request([script]))
     assert served.defects == []
     assert said(served) == ("".join(WORDS), THOUGHT, ARGUMENTS)
     assert isinstance(served.terminal, Completed)
@@ -189,24 +183,61 @@ def test_a_neighbour_may_be_any_value(
     assert served.terminal.skipped_records == 0
 
 
-BODY = stream(records())
-_KEPT = [
-    range(*found.span())
-    for word in (*WORDS, THOUGHT, json.dumps(ARGUMENTS)[1:-1])
-    for found in re.finditer(re.escape(word.encode()), BODY)
-]
-#: Where no word stands.
-OUTSIDE = [at for at in range(len(BODY)) if not any(at in kept for kept in _KEPT)]
+def bodies() -> dict[str, tuple[str, bytes]]:
+    """The same answer as servers frame it, each with its content type."""
+    events, values = "text/event-stream", records()
+    lines = [json.dumps(value).encode() for value in values]
+    calls = values[-2]["choices"][0]["delta"]["tool_calls"]
+    message = {"content": "".join(WORDS), "reasoning": THOUGHT, "tool_calls": calls}
+    choice = {"index": 0, "message": message, "finish_reason": "stop"}
+    plain = stream(values)
+    return {
+        "events": (events, plain),
+        "CR LF": (events, plain.replace(b"\n", b"\r\n")),
+        "one line end": (events, plain.replace(b"\n\n", b"\n")),
+        "named events": (
+            events,
+            plain.replace(b"data: ", b"event: message\nid: 1\ndata: "),
+        ),
+        "lines": ("application/x-ndjson", b"\n".join([*lines, b"[DONE]\n"])),
+        "pretty": (
+            "application/json",
+            b"\n".join(json.dumps(value, indent=1).encode() for value in values),
+        ),
+        "whole": ("application/json", json.dumps({"choices": [choice]}).encode()),
+    }
+
+
+def outside(body: bytes) -> list[int]:
+    """Where no word stands."""
+    kept = [
+        range(*found.span())
+        for word in (*WORDS, THOUGHT, json.dumps(ARGUMENTS)[1:-1])
+        for found in re.finditer(re.escape(word.encode()), body)
+    ]
+    return [at for at in range(len(body)) if not any(at in where for where in kept)]
+
+
+BODIES = bodies()
+OUTSIDE = {name: outside(body) for name, (_, body) in BODIES.items()}
+
+places = st.sampled_from(sorted(BODIES)).flatmap(
+    lambda name: st.tuples(st.just(name), st.sampled_from(OUTSIDE[name]))
+)
+other_bytes = st.sampled_from(b'"\\{}[],:\n\r \0\xff') | st.integers(0, 255)
 
 
 @settings(max_examples=1500)
-@given(st.sampled_from(OUTSIDE), st.integers(0, 255))
+@given(places, other_bytes)
 def test_a_byte_outside_of_the_words_may_be_any(
-    server: Server, at: int, byte: int
+    server: Server, place: tuple[str, int], byte: int
 ) -> None:
-    body = bytearray(BODY)
+    name, at = place
+    label, whole = BODIES[name]
+    body = bytearray(whole)
     body[at] = byte
-    served = serve(server, bytes(body))
+    script = Script(label, [(0.0, bytes(body))], "eof")
+    served = server.serve(Request([script]))
     assert served.defects == []
     terminal = served.terminal
     assert terminal is not None
