@@ -140,8 +140,10 @@ class Upstream:
         count = min(MAX_RECORDS_AT_ONCE, len(backlog))
         self._take_safely(lambda: [backlog.popleft() for _ in range(count)])
         if self._sink is None:
-            return
-        if backlog:
+            backlog.clear()
+            if not self._aborted:
+                self._body.resume()  # to its end, so that the connection is kept
+        elif backlog:
             self._turn = asyncio.get_running_loop().call_soon(self._work_off)
         elif self._body_over:
             self._finish()

@@ -327,8 +327,12 @@ class Exchange:
 
     def skipped(self, count: int) -> None:
         """Publish that records could not be read."""
-        if self._now() <= self._lease.until:
+        if self._now() > self._lease.until:
+            return
+        try:
             self._transcript.skip(count)
+        except BusError as error:
+            self._interrupt(Interrupt(Kind.LOST, f"publishing failed: {error}"))
 
     def _answered(self) -> None:
         self._answering = True

@@ -268,3 +268,19 @@ async def test_a_pause_lets_the_backend_wait(serve: Serve, open_at: OpenAt) -> N
     assert await sink.end() is None
     assert len(sink.texts) == 2000
     assert "flowing" not in repr(upstream)
+
+
+async def test_a_read_of_many_records_keeps_the_connection(
+    serve: Serve, answering: Callable[..., Any]
+) -> None:
+    body = event("a") * 1000 + STOP + DONE + b": more\n\n" * 200
+    server = await serve(answering(CHUNKED, chunk(body), b"0\r\n\r\n"))
+    backends = make_backends(Settings(backend_url=f"{server.url}v1"))
+    for _ in range(2):
+        sink = Taking()
+        (await backends.routes[0].open(b"{}")).start(sink)
+        assert await sink.end() is None
+        assert "".join(sink.texts) == "a" * 1000
+        await asyncio.sleep(0)
+    assert len(server.peers) == 1
+    await backends.aclose()
