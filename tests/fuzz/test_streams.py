@@ -49,7 +49,7 @@ def test_a_seed_always_gives_the_same_stream(style: str) -> None:
     assert case_of(7).describe() == case_of(7).describe()
 
 
-def plain() -> tuple[Request, Served, Callable[[list[AnyEvent]], list[str]]]:
+def plain() -> tuple[Served, Callable[[list[AnyEvent]], list[str]]]:
     """A stream with words that ends well, and what is found wrong with a log of it."""
     seed = 0
     with Server() as server:
@@ -70,7 +70,7 @@ def plain() -> tuple[Request, Served, Callable[[list[AnyEvent]], list[str]]]:
         end = replace_end(served.terminal, text, skipped)
         return case.problems(replace(served, events=numbered, terminal=end))
 
-    return case.request, served, found
+    return served, found
 
 
 def _numbered(event: AnyEvent, seq: int) -> AnyEvent:
@@ -114,7 +114,7 @@ def tell(events: list[AnyEvent]) -> None:
 
 @pytest.mark.parametrize("mistake", [lose, double, swap, invent, tell])
 def test_the_judge_sees_a_mistake(mistake: Callable[[list[AnyEvent]], None]) -> None:
-    _, served, found = plain()
+    served, found = plain()
     events = list(served.events)
     assert found(list(events)) == []
     mistake(events)
@@ -124,9 +124,8 @@ def test_the_judge_sees_a_mistake(mistake: Callable[[list[AnyEvent]], None]) -> 
 def test_a_finding_is_made_simple_and_told(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # A bridge that reads no text behind the first: a stream with two words is wrong.
-    once = Served([], [], None, ["spoiled"], 0.0)
-    monkeypatch.setattr(Server, "serve", lambda self, request: once)
+    spoiled = Served([], [], None, ["spoiled"], 0.0)
+    monkeypatch.setattr(Server, "serve", lambda self, request: spoiled)
     assert main(["--count", "2", "--seed", "3"]) == 1
     told = capsys.readouterr().out
     assert "seed 3000000000, " in told
