@@ -140,9 +140,8 @@ def _deliver(draft: Draft) -> None:
     if rng.random() < 0.1 and draft.hurried:
         draft.congested = rng.choice([1, 3, 10])
         draft.tags.append("congested")
-    if "too long" in draft.tags:
+    if {"too long", "long words"} & set(draft.tags):
         framing.glued = 0.0
-    if "long words" in draft.tags:
         framing.blank = framing.line  # where a line ends a record is guessed if short
     roll = rng.random()
     if roll < 0.12 and not (draft.whole or "too long" in draft.tags):

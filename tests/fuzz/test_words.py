@@ -17,7 +17,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from bridge.events import Completed, Reasoning, Token, ToolCallDelta, encode
+from bridge.events import Completed, Reasoning, Skipped, Token, ToolCallDelta, encode
 from tests.fuzz.served import Request, Script, Served, Server
 from tests.fuzz.streams import stream_of
 
@@ -82,12 +82,15 @@ def end_of(served: Served) -> dict[str, Any]:
 
 
 def said_by_event(served: Served) -> list[tuple[Any, ...]]:
-    """What each delta says, whatever its number."""
-    return [
-        tuple(getattr(event, name) for name in event.__struct_fields__[3:])
-        for event in served.events
-        if isinstance(event, Token | Reasoning | ToolCallDelta)
-    ]
+    """What each delta says, whatever its number, and where records were skipped."""
+    said: list[tuple[Any, ...]] = []
+    for event in served.events:
+        if isinstance(event, Skipped):
+            said += [("skipped",)] * event.count
+        elif isinstance(event, Token | Reasoning | ToolCallDelta):
+            fields = event.__struct_fields__[3:]
+            said.append((event.type, *(getattr(event, name) for name in fields)))
+    return said
 
 
 @settings(max_examples=150)
@@ -114,7 +117,6 @@ def test_the_same_is_published_however_reads_are_cut(
             )
         )
         assert served.defects == []
-        # Where among them `skipped` stands goes by the reads.
         logs.append((said_by_event(served), end_of(served)))
     assert logs[0] == logs[1] == logs[2]
 
