@@ -134,9 +134,9 @@ def error_for_status(
 ) -> GenerationError:
     """The error of an answer whose status is not 200.
 
-    ``retry_after``, ``date`` and ``location`` are the headers of these names; by the
-    backend's own ``date`` a ``Retry-After`` that is one is read. The result is returned,
-    not raised: `RateLimited` for 429, `BackendUnavailable` for 408, 409, 425 and 5xx,
+    ``retry_after``, ``date`` and ``location`` are the headers of these names; a
+    ``Retry-After`` that is a date is held against ``date``. The result is returned, not
+    raised: `RateLimited` for 429, `BackendUnavailable` for 408, 409, 425 and 5xx,
     `BackendRejected` for other 4xx and 3xx, `BackendProtocolError` for what is left.
     """
     if 300 <= status < 400:

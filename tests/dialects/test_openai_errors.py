@@ -170,7 +170,8 @@ def test_retry_after(value: str | None, seconds: float | None) -> None:
 def test_a_date_is_held_against_the_backends_clock_alone(date: str | None) -> None:
     assert retry_after_seconds(DATE, date) is None
     assert retry_after_seconds("7", date) == 7.0
-    error = error_for_status(429, b"", "Sun, 06 Nov 1994 08:49:47 GMT", DATE)
+    later = "Sun, 06 Nov 1994 08:49:47 GMT"
+    error = error_for_status(429, b"", later, date=DATE)
     assert isinstance(error, RateLimited)
     assert error.retry_after_s == 10.0
 
