@@ -167,7 +167,7 @@ class Backend:
             head.status,
             message[:MAX_ERROR_BODY_BYTES],
             head.field(b"retry-after"),
-            now=time.time(),
+            date=head.field(b"date"),
             location=head.field(b"location"),
         )
 

@@ -129,13 +129,13 @@ def error_for_status(
     body: bytes,
     retry_after: str | None = None,
     *,
-    now: float,
+    date: str | None = None,
     location: str | None = None,
 ) -> GenerationError:
     """The error of an answer whose status is not 200.
 
-    ``retry_after`` and ``location`` are the headers of these names, ``now`` is Unix
-    time in seconds, for a ``Retry-After`` that is a date. The result is returned, not
+    ``retry_after``, ``date`` and ``location`` are the headers of these names; a
+    ``Retry-After`` that is a date is held against ``date``. The result is returned, not
     raised: `RateLimited` for 429, `BackendUnavailable` for 408, 409, 425 and 5xx,
     `BackendRejected` for other 4xx and 3xx, `BackendProtocolError` for what is left.
     """
@@ -146,7 +146,7 @@ def error_for_status(
         f"{_HINTS.get(status, '')}"
     )
     if status == HTTPStatus.TOO_MANY_REQUESTS:
-        wait = retry_after_seconds(retry_after, now=now)
+        wait = retry_after_seconds(retry_after, date)
         return RateLimited(message, status=status, retry_after_s=wait)
     if status >= 500 or status in _TRANSIENT_STATUSES:
         return BackendUnavailable(message, status=status)
@@ -158,18 +158,20 @@ def error_for_status(
     )
 
 
-def retry_after_seconds(value: str | None, *, now: float) -> float | None:
+def retry_after_seconds(value: str | None, date: str | None) -> float | None:
     """Seconds to wait by a ``Retry-After`` (RFC 9110, section 10.2.3), at least 0.
 
-    ``None`` where there is none or it cannot be read. Fractions, which some
-    backends send, are taken.
+    One that is a date is held against the response's own ``Date``, for the clock of
+    this machine may be wrong. ``None`` where there is none or it cannot be read.
+    Fractions, which some backends send, are taken.
     """
     if value is None:
         return None
     try:
         seconds = float(value)
     except ValueError:
-        return _seconds_until(value, now)
+        until, now = _moment(value), _moment(date or "")
+        return max(until - now, 0.0) if until is not None and now is not None else None
     return max(seconds, 0.0) if math.isfinite(seconds) else None
 
 
@@ -353,11 +355,12 @@ def _redirect_message(status: int, location: str | None) -> str:
     )
 
 
-def _seconds_until(date: str, now: float) -> float | None:
+def _moment(date: str) -> float | None:
+    """An HTTP date (section 5.6.7) in seconds since 1970."""
     try:
         moment = parsedate_to_datetime(date)
     except (ValueError, TypeError, OverflowError):
         return None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
-    return max(moment.timestamp() - now, 0.0)
+    return moment.timestamp()

@@ -20,7 +20,7 @@ from bridge.errors import (
     RateLimited,
 )
 
-NOW = 784111777.0  # Sun, 06 Nov 1994 08:49:37 GMT
+DATE = "Sun, 06 Nov 1994 08:49:37 GMT"
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_bodies_that_are_no_json(body: bytes, message: str | None) -> None:
     ],
 )
 def test_the_status_decides_the_error(status: int, kind: type[GenerationError]) -> None:
-    error = error_for_status(status, b'{"error":{"message":"why"}}', now=NOW)
+    error = error_for_status(status, b'{"error":{"message":"why"}}')
     assert type(error) is kind
     assert error.status == status
     assert str(status) in error.message
@@ -118,21 +118,21 @@ def test_the_status_decides_the_error(status: int, kind: type[GenerationError]) 
 
 
 def test_an_error_says_what_to_do() -> None:
-    assert "API key" in error_for_status(401, b"", now=NOW).message
-    assert "/v1" in error_for_status(404, b"", now=NOW).message
+    assert "API key" in error_for_status(401, b"").message
+    assert "/v1" in error_for_status(404, b"").message
 
 
 def test_a_redirect_says_where_to() -> None:
     error = error_for_status(
-        308, b"", now=NOW, location="https://llm.example/v1/chat/completions"
+        308, b"", location="https://llm.example/v1/chat/completions"
     )
     assert "https://llm.example/v1/chat/completions" in error.message
     assert "set the backend URL" in error.message
-    assert "backend URL" in error_for_status(302, b"", now=NOW).message
+    assert "backend URL" in error_for_status(302, b"").message
 
 
 def test_retry_after_reaches_the_error() -> None:
-    error = error_for_status(429, b"", "7", now=NOW)
+    error = error_for_status(429, b"", "7")
     assert isinstance(error, RateLimited)
     assert error.retry_after_s == 7.0
     assert error.retryable
@@ -163,7 +163,17 @@ def test_retry_after_reaches_the_error() -> None:
     ],
 )
 def test_retry_after(value: str | None, seconds: float | None) -> None:
-    assert retry_after_seconds(value, now=NOW) == seconds
+    assert retry_after_seconds(value, DATE) == seconds
+
+
+@pytest.mark.parametrize("date", [None, "", "now"])
+def test_a_date_is_held_against_the_backends_clock_alone(date: str | None) -> None:
+    assert retry_after_seconds(DATE, date) is None
+    assert retry_after_seconds("7", date) == 7.0
+    later = "Sun, 06 Nov 1994 08:49:47 GMT"
+    error = error_for_status(429, b"", later, date=DATE)
+    assert isinstance(error, RateLimited)
+    assert error.retry_after_s == 10.0
 
 
 @pytest.mark.parametrize(
