@@ -176,11 +176,11 @@ class Transcript:
         # No more of what was said is looked at than ``full`` itself has.
         said = _read(texts, start, len(text) + MAX_SPACE)
         is_all = size <= len(said)
-        if not full.certain:
-            several = full.reasoning or self.text_deltas - self._deltas_before > 1
-            return "" if is_all and said == text and several else text
         if is_all and said.strip() == text.strip():
-            return ""
+            several = full.reasoning or self.text_deltas - self._deltas_before > 1
+            return "" if full.certain or several else text
+        if not full.certain:
+            return text
         if len(text) < size and _read(texts, start + size - len(text)) == text:
             return ""
         for begun in (said, said.strip()):

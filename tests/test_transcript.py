@@ -261,9 +261,10 @@ def test_a_repetition_that_differs_is_told() -> None:
         (["ha ", "ha "], "ha ", "ha ha ha "),
         (["ha "], "ha ", "ha ha "),
         (["He", "llo"], "Hello you", "HelloHello you"),
+        ([" He", "llo "], "Hello", " Hello "),
     ],
 )
-def test_what_may_be_a_repetition_is_one_only_to_the_letter(
+def test_what_may_be_a_repetition_is_one_only_as_a_whole(
     said: list[str], full: str, text: str
 ) -> None:
     sink = Sink()
