@@ -30,9 +30,9 @@ MAX_MILLISECONDS = 86_400_000
 MAX_METADATA_BYTES = 4096
 
 
-#: Structural characters and strings that the search for an ``id`` looks at: some 25 ms
+#: Structural characters and strings that the search for an ``id`` looks at: some 50 ms
 #: of work, for a job that is not valid anyway.
-MAX_ID_TOKENS = 50_000
+MAX_ID_TOKENS = 150_000
 
 #: An id has at most 64 characters, each of at most six when escaped.
 MAX_ID_CHARS = 6 * 64

@@ -36,8 +36,11 @@ from bridge.errors import (
 #: A backend that failed to answer is asked last for so long, in seconds.
 SHUN_S = 5.0
 
-#: What servers put into ``Content-Encoding`` where there is no coding.
-_NO_CODING = frozenset({"", "identity", "none"})
+#: Codings of a body (RFC 9110, section 8.4.1). Servers also label bodies that have
+#: none: ``none``, ``utf-8``.
+_CODINGS = frozenset(
+    {"br", "compress", "deflate", "gzip", "x-compress", "x-gzip", "zstd"}
+)
 
 
 class Backend:
@@ -138,8 +141,8 @@ class Backend:
                 f"{content_type[:80]!r}, which is no completion; does its URL end "
                 "in /v1?"
             )
-        coding = (head.field(b"content-encoding") or "").strip().lower()
-        if coding not in _NO_CODING:
+        codings = (head.field(b"content-encoding") or "").lower().split(",")
+        if any(coding.strip() in _CODINGS for coding in codings):
             await body.aclose()
             raise BackendProtocolError(
                 f"backend {self.name} compressed its answer without being asked to"

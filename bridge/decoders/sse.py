@@ -8,7 +8,9 @@ be, or given as a record that nobody can read, so that they are not lost in sile
   byte order mark;
 - JSON on a line of its own, without a field name, on one line or on several;
 - records that are separated by one line end instead of a blank line;
-- a line that no field begins, inside a JSON document that is not closed;
+- a line that no field begins, inside a JSON document that is not closed, or in a body
+  that has had neither field nor comment yet;
+- ``error:`` as a field;
 - at the end of the body, and when it is silent, an event whose blank line is missing.
 """
 
@@ -68,6 +70,7 @@ class SSEDecoder:
         "_lines",
         "_max_event_bytes",
         "_nesting",
+        "_recognized",
         "_short",
         "last_event_id",
         "retry_ms",
@@ -90,6 +93,8 @@ class SSEDecoder:
         #: Documents without a field name, and whether there was ever a field.
         self._bare_documents = 0
         self._is_stream = False
+        #: Whether there was a field or a comment.
+        self._recognized = False
         #: What the data are, if that was looked at.
         self._known: _State | None = None
         #: The brackets of data that are open.
@@ -195,7 +200,7 @@ class SSEDecoder:
         if not line:
             self._dispatch(records)
         elif line[:5] == _DATA:
-            self._is_stream = True
+            self._is_stream = self._recognized = True
             self._take_data(line[6:] if line[5:6] == b" " else line[5:], records)
         else:
             self._other_line(line, records)
@@ -239,9 +244,10 @@ class SSEDecoder:
             return
         name, colon, value = line.partition(b":")
         name = name.strip().lower()
+        self._recognized = self._recognized or bool(colon and not name)
         is_open = bool(self._data) and self._state is _State.OPEN
         if name in _FIELDS and (colon or not is_open):
-            self._is_stream = True
+            self._is_stream = self._recognized = True
             self._field(name, value.removeprefix(b" "), records)
             if name != b"data" and b"{" in value:
                 # A line end was lost, and with it the record behind it.
@@ -251,6 +257,12 @@ class SSEDecoder:
         elif line.lstrip()[:1] in _OPENING:
             self._bare_documents += 1
             self._take_data(line.strip(), records)
+        elif name == b"error" and colon:
+            # llama.cpp names an error by its field.
+            records.append(Record(value.strip(), "error", self.last_event_id))
+        elif not self._recognized and b" " in name:
+            # A body that is no stream at all: its words tell what it is.
+            records.append(Record(line, "message", self.last_event_id))
         elif b"{" in line:
             # A comment, or a field that nobody knows: not to be read, but perhaps the
             # remains of a record.

@@ -506,7 +506,7 @@ class OpenAIResponse:
                     retryable=True,
                 )
             )
-        if not native:
+        if not native or self.finish_reason is None:
             self.finish_reason = reason
 
     def _take_usage(self, usage: Any) -> None:

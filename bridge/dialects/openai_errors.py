@@ -35,7 +35,7 @@ _MESSAGE_KEYS = (
     "detail",
     "msg",
     "error_message",
-    "errorMessage",
+    "errormessage",
     "error_msg",
     "status_msg",
     "errors",
@@ -305,8 +305,9 @@ def _message_in(value: Any, depth: int = 0) -> str:
         return "; ".join(message for message in found if message)
     if not isinstance(value, dict):
         return ""
+    named = {name.lower(): item for name, item in value.items()}
     for key in _MESSAGE_KEYS:
-        message = _message_in(value.get(key), depth + 1)
+        message = _message_in(named.get(key), depth + 1)
         if message:
             return _located(value, message)
     return ""

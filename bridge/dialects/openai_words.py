@@ -41,6 +41,18 @@ NO_WORDS = _names(
     """
 )
 
+#: Of these, the names whose objects and arrays hold no words either. Elsewhere an
+#: object under such a name is one that nobody expected there.
+_NO_OBJECTS = _names(
+    """
+    annotations audio base_resp cache_control citations content_filter_offsets
+    content_filter_results ext extra_content file finish_details hidden_states image
+    image_url images input_audio logprobs matched_stop matched_tokens meta metadata
+    prompt_filter_results prompt_token_ids provider_specific_fields references
+    search_results sources stop_reason token_ids usage video_url x_groq
+    """
+)
+
 #: Names of tool calls, and ``type`` of content parts that are one.
 TOOL_CALLS = frozenset({"tool_calls", "tool_call", "function_call", "function_calls"})
 _TOOL_TYPES = TOOL_CALLS | {"tool_use", "function", "server_tool_use"}
@@ -119,7 +131,8 @@ def read_values(data: bytes) -> Iterator[Any]:
         yield Unreadable(text, f"there are more than {MAX_STRINGS} values in it")
         return
     try:
-        yield _decode_any(data)
+        value = _decode_any(data)
+        yield DONE if value == "[DONE]" else value
         return
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         text = data.decode("utf-8", "replace").strip(" \t\r\n\0\ufeff")
@@ -213,10 +226,10 @@ def words_of(message: Any) -> Words:
     return words
 
 
-def _leaves(name: str, value: Any) -> Iterator[_Leaf]:
+def _leaves(name: str, value: Any, *, anywhere: bool = False) -> Iterator[_Leaf]:
     """The strings below a field, each with whether it is a thought; and tool calls.
 
-    Raises `TooMuch`.
+    ``anywhere``: also in objects under names of strings. Raises `TooMuch`.
     """
     looked_at = 0
     stack: list[tuple[str, Any, bool]] = [(name, value, False)]
@@ -227,7 +240,9 @@ def _leaves(name: str, value: Any) -> Iterator[_Leaf]:
             raise TooMuch(f"there are more than {MAX_STRINGS} values in it")
         key = name.lower()
         thought = thought or _REASONING.search(key) is not None
-        if key in NO_WORDS:
+        if key in NO_WORDS and not (
+            anywhere and isinstance(value, dict | list) and key not in _NO_OBJECTS
+        ):
             continue
         if key in TOOL_CALLS:
             yield calls_in(value)
@@ -254,7 +269,7 @@ def _said(key: str, value: Any) -> str:
 
 def strings_in(value: Any) -> Iterator[str]:
     """Every string below ``value`` that may be a word, white space aside."""
-    for leaf in _leaves("", value):
+    for leaf in _leaves("", value, anywhere=True):
         if isinstance(leaf, list):
             yield from (json.dumps(call) for call in leaf)
         elif leaf[1].strip():

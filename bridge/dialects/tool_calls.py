@@ -21,11 +21,21 @@ _KNOWN = frozenset({"id", "call_id", "index", "name", "type", *_ARGUMENTS})
 
 
 class _Call:
-    __slots__ = ("begun", "has_arguments", "id", "name", "nesting", "number")
+    __slots__ = (
+        "begun",
+        "has_arguments",
+        "id",
+        "index",
+        "name",
+        "nesting",
+        "number",
+    )
 
     def __init__(self, number: int, id: str | None) -> None:
         self.number = number
         self.id = id
+        #: The backend's own number of it, if it has one.
+        self.index: int | None = None
         self.name = ""
         #: The brackets of its arguments, which tell whether they are whole.
         self.nesting = Nesting()
@@ -88,6 +98,7 @@ class ToolCalls:
             call.id = call.id or id
             self._by_id[id] = call
         if index is not None:
+            call.index = index
             self._by_index[index] = call
         if name and not call.begun:
             repeats = name.startswith(call.name)
@@ -107,7 +118,8 @@ class ToolCalls:
     ) -> _Call | None:
         """The call that a piece belongs to; ``None`` where it begins one."""
         if id and id in self._by_id:
-            return self._by_id[id]
+            call = self._by_id[id]
+            return None if name and _shares_id(call, index, name) else call
         last = self._calls[-1] if self._calls else None
         call = self._by_index.get(index) if index is not None else last
         if call is None:
@@ -129,6 +141,13 @@ def _lacks_id(call: _Call, name: str) -> bool:
     if not call.begun:
         return not name or name == call.name
     return not name and not call.complete
+
+
+def _shares_id(call: _Call, index: int | None, name: str) -> bool:
+    """Whether a piece with a name is of another call, under the id of this one."""
+    if index is not None and call.index is not None and index != call.index:
+        return True
+    return name != call.name and call.complete
 
 
 def _is_another(call: _Call, name: str, arguments: str) -> bool:

@@ -303,7 +303,7 @@ def test_a_signal_while_stdin_is_read_ends_with_130() -> None:
         assert asking.poll() is None
     asking.send_signal(signal.SIGINT)
     _, said = asking.communicate(timeout=PATIENCE_S)
-    assert asking.returncode == 130
+    assert asking.returncode == 130, said
     assert b"Traceback" not in said
 
 

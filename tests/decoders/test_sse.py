@@ -104,6 +104,8 @@ def after_a_comment(body: bytes) -> Iterable[list[bytes]]:
         # What may be the remains of a record is not passed over.
         (b'dbta: {"a":1}\n\n', [Record(b'dbta: {"a":1}')]),
         (b':ata: {"a":1}\n\n', [Record(b':ata: {"a":1}', COMMENT)]),
+        (b"error: {}\n\n", [Record(b"{}", "error")]),
+        (b"data: 1\n\nno healthy upstream\n", [Record(b"1")]),
         (b'event: edata: {"a":1}\n\n', [Record(b'event: edata: {"a":1}')]),
         # UTF-8 is passed on as it is.
         (
@@ -293,3 +295,11 @@ def test_a_lone_document_is_told_from_a_stream(body: bytes, whole: bool) -> None
         decoder = SSEDecoder()
         decode(pieces, decoder)
         assert decoder.whole is whole
+
+
+def test_a_body_that_is_no_stream_is_given_as_it_is() -> None:
+    body = b"no healthy upstream: reset\n"
+    for pieces in cuts(body):
+        assert decode(pieces) == [Record(body.rstrip())]
+    for pieces in after_a_comment(body):
+        assert decode(pieces) == []

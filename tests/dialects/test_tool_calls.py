@@ -62,6 +62,15 @@ def assembled(*arrays: list[Any]) -> list[tuple[str | None, str | None, str]]:
             ],
             [("c1", "f", '{"a":1}'), ("c2", "g", '{"b":2}')],
         ),
+        # The same id for every call.
+        (
+            [[call("x", "f", "{}", index=0)], [call("x", "g", "[]", index=1)]],
+            [("x", "f", "{}"), ("x", "g", "[]")],
+        ),
+        (
+            [[call("x", "f", "{}"), call("x", "g", "[]")]],
+            [("x", "f", "{}"), ("x", "g", "[]")],
+        ),
         # The id with every piece, the name whole with every piece.
         (
             [[call("c1", "f", p, index=0)] for p in ("", "{", "}")],

@@ -112,12 +112,15 @@ def specified(body: bytes) -> Outcome:
         lines.pop()
     records: list[Record] = []
     data, event, id, last_id = b"", b"", b"", b""
+    known = False
     retry: int | None = None
     for marked in [*lines, b""]:
         line = re.sub(b"^(\xef\xbb\xbf)[\xef\xbb\xbf]*", b"", marked)
         field, colon, value = line.partition(b":")
         field = field.strip().lower()
         value = value[1:] if value[:1] == b" " else value
+        comment = bool(colon and not field)
+        known = known or comment or field in (b"data", b"event", b"id", b"retry")
         if line == b"":
             last_id = id
             if data != b"":
@@ -126,8 +129,8 @@ def specified(body: bytes) -> Outcome:
                     Record(data[:-1], kind, last_id.decode(errors="replace"))
                 )
             data, event = b"", b""
-        elif colon and field == b"":
-            pass
+        elif not known and b" " in field:
+            records.append(Record(line, id=last_id.decode(errors="replace")))
         elif field == b"event":
             event = value
         elif field == b"data":
