@@ -105,12 +105,14 @@ class TextPrinter:
         while self._printed and self._printed[-1][0] > seq:
             void += self._printed.pop()[1]
         if void:
-            self._end_reasoning()
+            self.close()
             self.note(f"the last {void} characters are void")
 
     def note(self, text: str) -> None:
-        """Say ``text`` on a line of its own."""
-        self.close()
+        """Say ``text`` on a line of its own; a pipe's or file's text is left alone."""
+        if self._safe:
+            self.close()
+        self._end_reasoning()
         say_note(text)
 
     def close(self) -> None:
@@ -122,7 +124,7 @@ class TextPrinter:
     def _resumed(self, event: Resumed) -> None:
         if event.mode == "continue":
             return
-        self._end_reasoning()
+        self.close()
         self._printed.clear()
         then = (
             "; trying again"

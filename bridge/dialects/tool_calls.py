@@ -118,8 +118,8 @@ class ToolCalls:
     ) -> _Call | None:
         """The call that a piece belongs to; ``None`` where it begins one."""
         if id and id in self._by_id:
-            call = self._by_id[id]
-            return None if name and _shares_id(call, index, name) else call
+            known = self._by_id[id]
+            return None if name and _shares_id(known, index, name) else known
         last = self._calls[-1] if self._calls else None
         call = self._by_index.get(index) if index is not None else last
         if call is None:

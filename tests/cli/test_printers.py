@@ -17,6 +17,7 @@ from bridge.events import (
     Handover,
     Reasoning,
     Resumed,
+    Skipped,
     Timings,
     Token,
     ToolCall,
@@ -169,3 +170,19 @@ def test_the_end_is_said_where_it_is_no_answer(
     assert say_end(CANCELLED) == 3
     assert capsys.readouterr().err == "cancelled: barge-in\n"
     assert say_end(None) == 1
+
+
+def test_a_note_leaves_the_text_of_a_pipe_alone(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = io.StringIO()
+    printer = TextPrinter(out)
+    printer.show(token(1, "It is "))
+    printer.show(Skipped("one", 2, 1, count=2))
+    printer.note("NATS is away")
+    printer.show(token(3, "safe."))
+    printer.close()
+    assert out.getvalue() == "It is safe.\n"
+    said = capsys.readouterr().err
+    assert "2 records of the backend could not be read" in said
+    assert "NATS is away" in said
