@@ -117,10 +117,12 @@ def _serve_bridge(settings: dict[str, Any], ends: Connection) -> None:
             await service.ready()
             ends.send(0.0)
 
-        beside = asyncio.gather(tick(), tell_ready())
+        beside = [asyncio.create_task(work()) for work in (tick, tell_ready)]
         spare_the_collector()
         await service.run()
-        beside.cancel()
+        for task in beside:
+            task.cancel()
+        await asyncio.wait(beside)
         return 0
 
     run(serve())
