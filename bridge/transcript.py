@@ -176,7 +176,7 @@ class Transcript:
         # No more of what was said is looked at than ``full`` itself has.
         said = _read(texts, start, len(text) + MAX_SPACE)
         is_all = size <= len(said)
-        if is_all and said.strip() == text.strip():
+        if is_all and said.strip() == text.strip() != "":
             several = full.reasoning or self.text_deltas - self._deltas_before > 1
             return "" if full.certain or several else text
         if not full.certain:

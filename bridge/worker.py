@@ -193,17 +193,21 @@ class Worker:
     def _take(self, source: _Source, delivery: Delivery) -> None:
         now = self._now()
         source.load.idle = False
+        running = None
         try:
             running = self._running_job(source, delivery, now)
+            self._controls.enter(running.cell, running.generation)
         except Exception:
             # It is delivered again: another try, or another worker, may be luckier.
             log.exception("job %d cannot be taken", delivery.stream_seq)
+            if running is not None:
+                self._controls.leave(running.cell, running.generation)
+                running.close()
             return
         source.load.running += 1
         self._running.add(running)
         self._rota.append(running)
         self._idle.clear()
-        self._controls.enter(running.cell, running.generation)
         running.task = asyncio.get_running_loop().create_task(self._serve(running))
 
     def _running_job(self, source: _Source, delivery: Delivery, now: float) -> Running:

@@ -17,6 +17,7 @@ from bridge.bus.cell import Cell
 from bridge.bus.connection import Connection
 from bridge.bus.streams import Lane
 from bridge.config import LaneSettings, Settings
+from bridge.generation.controls import Controls
 from bridge.generation.course import Generation
 from bridge.metrics import Meters
 from bridge.simulator import Simulator
@@ -137,22 +138,36 @@ async def test_a_drain_may_be_cancelled(
         assert await bus.jobs_left() == 1
 
 
+@pytest.mark.parametrize("where", ["generation", "controls"])
 async def test_a_job_that_cannot_be_taken_costs_no_slot_and_is_not_lost(
     setting: Setting,
     nats_server: NatsServer,
     prefix: str,
     monkeypatch: pytest.MonkeyPatch,
+    where: str,
 ) -> None:
     worker, failures = setting.worker, [True, True, True]
 
+    def fail() -> None:
+        if failures:
+            failures.pop()
+            raise RuntimeError("a defect")
+
     class Failing(Generation):
         def __init__(self, *args: Any) -> None:
-            if failures:
-                failures.pop()
-                raise RuntimeError("a defect")
+            fail()
             super().__init__(*args)
 
-    monkeypatch.setattr("bridge.worker.Generation", Failing)
+    enter = Controls.enter
+
+    def failing(controls: Controls, *args: Any) -> None:
+        enter(controls, *args)
+        fail()
+
+    if where == "generation":
+        monkeypatch.setattr("bridge.worker.Generation", Failing)
+    else:
+        monkeypatch.setattr(Controls, "enter", failing)
     await worker.start()
     async with plain_client(nats_server.url, prefix) as bus:
         # As many as there are slots: all of them would be gone.

@@ -433,15 +433,23 @@ class Reader:
             "their deadlines? tokenbridge check tells whether a bridge serves the lane"
         )
 
-    def _log_is_empty(self) -> None:
+    def _log_is_empty(self) -> AnyEvent | None:
+        """The end that live has shown, if the log stays empty.
+
+        Raises `RequestLost` where it has shown none.
+        """
         now = _now()
         self._read_anew()
         if self.position.nothing_yet:
-            return
+            return None
         received = self._feed.received
         if self._empty_since is None or received != self._empty_received:
             self._empty_since, self._empty_received = now, received
         elif now - self._empty_since >= EMPTY_S:
+            end = self._ending
+            if end is not None and self.position.end_unconfirmed(end):
+                self.confirmed, self.truncated_to = False, None
+                return end
             raise RequestLost(
                 f"nothing of request {self._id!r} is kept any more in stream "
                 f"{self._cell.names.tokens}; it was read up to seq "
@@ -449,6 +457,7 @@ class Reader:
                 f"is over; if the request had not ended, {self._where_to_look}"
             )
         self._look_at = now + EMPTY_LOOK_S
+        return None
 
     # A log that cannot be read
 
@@ -623,7 +632,7 @@ class Reader:
         self._look_at = NEVER
         event = None
         if stored is None:
-            self._log_is_empty()
+            event = self._log_is_empty()
         else:
             self._empty_since = None
             event = self._compare(stored)

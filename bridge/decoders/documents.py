@@ -28,6 +28,8 @@ _STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 _OUTSIDE = re.compile(rb'[\[\]{}"]')
 _INSIDE = re.compile(rb'["\\]')
 _OPENING = (b"{", b"[")
+#: Some servers put a NUL behind each record, as C strings end.
+_AROUND = b" \t\r\n\0"
 _DONE = b"[DONE]"
 
 _raw_decoder = msgspec.json.Decoder(msgspec.Raw)
@@ -75,7 +77,7 @@ class Nesting:
 
 def is_document(data: bytes) -> bool:
     """Whether ``data`` is a whole object or array, as far as its brackets tell."""
-    text = data.strip()
+    text = data.strip(_AROUND)
     if not text.startswith(_OPENING) or not text.endswith((b"}", b"]")):
         return False
     if is_valid(text) or text == _DONE:
@@ -97,7 +99,7 @@ def is_valid(data: bytes) -> bool:
 def loose_value(line: bytes) -> bytes:
     """The value of a line of data, whatever its name looks like; or the line itself."""
     while True:
-        line = line.lstrip(BOM + b" \t").rstrip()
+        line = line.lstrip(BOM + b" \t").rstrip(_AROUND)
         name, colon, value = line.partition(b":")
         if not colon or name.strip().lower() != b"data":
             return line

@@ -139,12 +139,14 @@ class Controls:
                 self._apply(key, heard, generation)
 
     def leave(self, cell: Cell, generation: Generation) -> None:
-        """The job is this worker's no more."""
+        """The job is this worker's no more, however far it had entered."""
         for address in _addresses(generation):
             key = (cell, address)
-            self._jobs[key].remove(generation)
-            if not self._jobs[key]:
-                del self._jobs[key]
+            jobs = self._jobs.get(key, [])
+            if generation in jobs:
+                jobs.remove(generation)
+            if not jobs:
+                self._jobs.pop(key, None)
 
     # Messages
 

@@ -356,6 +356,19 @@ async def test_a_log_that_is_gone_for_good(
     looking.cancel()
 
 
+async def test_an_end_whose_log_is_gone_at_once_is_taken_from_live(
+    bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(readers, "EMPTY_S", 0.05)
+    monkeypatch.setattr(readers, "EMPTY_LOOK_S", 0.02)
+    author = Author("discarded")
+    reader, feed = open_reader(bus, "discarded")
+    events = [author.started(), *author.tokens(2), author.completed()]
+    show(feed, *events)
+    assert await read(reader, 4) == events
+    assert not reader.confirmed
+
+
 async def test_a_closed_feed_ends_the_reader(bus: Bus) -> None:
     reader, feed = open_reader(bus, "closed", read=True)
     reading = asyncio.ensure_future(read(reader, 1))
