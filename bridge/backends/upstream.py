@@ -198,8 +198,9 @@ class Upstream:
                 if self.answer.finish_reason is not None and _is_break(failure):
                     failure = None
                     self._take(self._decoder.receive_eof())
-        except GenerationError as error:
-            failure = error
+        except Exception as error:
+            # Whatever it is, the sink has to hear of it.
+            failure = self._failure(error)
         self._end(failure)
 
     def silent(self, seconds: float) -> bool:
@@ -231,8 +232,8 @@ class Upstream:
                 deltas = self.answer.receive_eof(whole=self._decoder.whole)
                 if deltas:
                     sink.deltas(deltas)
-            except GenerationError as failure:
-                error = failure
+            except Exception as failure:
+                error = self._failure(failure)
             error = error or self.answer.failure
         sink.ended(error)
 

@@ -260,7 +260,7 @@ class OpenAIResponse:
             if self.done:
                 break
             if record.event == COMMENT:
-                if not isinstance(value, Done | Unreadable) and has_words(value):
+                if isinstance(value, Unreadable) or has_words(value):
                     self._skip(value, "it is a comment", len(record.data))
             elif isinstance(value, Done):
                 self.done = True
@@ -304,6 +304,10 @@ class OpenAIResponse:
         deltas: list[Delta],
     ) -> None:
         self._take_usage(value.get("usage"))
+        inner = _wrapped_in(value)
+        if inner is not None:
+            self._receive_object(inner, error or error_in(inner), record, deltas)
+            return
         choices = _choices_in(value)
         if len(choices) > MAX_ITEMS:
             raise TooMuch(f"there are more than {MAX_ITEMS} choices in it")
@@ -335,6 +339,11 @@ class OpenAIResponse:
             self._choice = index
         return index == self._choice
 
+    def _tell_hidden(self, choice: dict[str, Any]) -> None:
+        """A choice without words may have some under a name that mostly has none."""
+        if has_words([choice.get(name) for name in _CHOICE_NAMES]):
+            self._skip(choice, "a choice has words in unknown fields", len(str(choice)))
+
     def _receive_choice(self, choice: dict[str, Any], deltas: list[Delta]) -> bool:
         """Read one choice; whether anything was in it that means something."""
         before = self.notes, self.skipped
@@ -351,6 +360,8 @@ class OpenAIResponse:
                 self._fail(error)
         self._take_reason(choice.get("finish_reason"))
         self._take_reason(choice.get("native_finish_reason"), native=True)
+        if not words and (self.notes, self.skipped) == before:
+            self._tell_hidden(choice)
         return words or (self.notes, self.skipped) != before
 
     def _take_words(self, choice: dict[str, Any], deltas: list[Delta]) -> bool:
@@ -538,6 +549,16 @@ def _choices_in(value: dict[str, Any]) -> list[Any]:
     if isinstance(value.get("message"), dict) or "delta" in value or "text" in value:
         return [value]
     return []
+
+
+def _wrapped_in(value: dict[str, Any]) -> dict[str, Any] | None:
+    """The record that a gateway has put into an envelope, if it has."""
+    if any(name in value for name in ("choices", *_CHOICE_NAMES)):
+        return None
+    for inner in value.values():
+        if isinstance(inner, dict) and ("choices" in inner or "delta" in inner):
+            return inner
+    return None
 
 
 def _without_errors(message: Any) -> Any:

@@ -53,6 +53,11 @@ _NO_OBJECTS = _names(
     """
 )
 
+#: Names whose strings are mostly no words, and may be where there are none elsewhere.
+_DOUBTFUL = frozenset(
+    ["data", "detail", "file", "images", "prefix", "references", "citations"]
+)
+
 #: Names of tool calls, and ``type`` of content parts that are one.
 TOOL_CALLS = frozenset({"tool_calls", "tool_call", "function_call", "function_calls"})
 _TOOL_TYPES = TOOL_CALLS | {"tool_use", "function", "server_tool_use"}
@@ -229,7 +234,7 @@ def words_of(message: Any) -> Words:
 def _leaves(name: str, value: Any, *, anywhere: bool = False) -> Iterator[_Leaf]:
     """The strings below a field, each with whether it is a thought; and tool calls.
 
-    ``anywhere``: also in objects under names of strings. Raises `TooMuch`.
+    ``anywhere``: also under names that mostly have none. Raises `TooMuch`.
     """
     looked_at = 0
     stack: list[tuple[str, Any, bool]] = [(name, value, False)]
@@ -240,9 +245,7 @@ def _leaves(name: str, value: Any, *, anywhere: bool = False) -> Iterator[_Leaf]
             raise TooMuch(f"there are more than {MAX_STRINGS} values in it")
         key = name.lower()
         thought = thought or _REASONING.search(key) is not None
-        if key in NO_WORDS and not (
-            anywhere and isinstance(value, dict | list) and key not in _NO_OBJECTS
-        ):
+        if key in NO_WORDS and not (anywhere and _may_have_words(key, value)):
             continue
         if key in TOOL_CALLS:
             yield calls_in(value)
@@ -251,13 +254,21 @@ def _leaves(name: str, value: Any, *, anywhere: bool = False) -> Iterator[_Leaf]
         elif isinstance(value, dict):
             kind = value.get("type")
             kind = kind if isinstance(kind, str) else ""
-            if kind in _TOOL_TYPES:
-                yield [value]
+            if kind in _TOOL_TYPES or "redacted" in kind:
+                yield [value] if kind in _TOOL_TYPES else []
                 continue
             thought = thought or _REASONING.search(kind) is not None
             stack += [(key, item, thought) for key, item in reversed(value.items())]
         else:
             yield thought, _said(key, value)
+
+
+def _may_have_words(key: str, value: Any) -> bool:
+    """Whether there may be words under a name that mostly has none."""
+    if isinstance(value, dict):
+        # A record may stand anywhere; any other object, under names of strings.
+        return key not in _NO_OBJECTS or "choices" in value or "delta" in value
+    return key in _DOUBTFUL or (isinstance(value, list) and key not in _NO_OBJECTS)
 
 
 def _said(key: str, value: Any) -> str:

@@ -140,7 +140,8 @@ class Exchange:
                 await interruption.race(asyncio.sleep(step.delay_s))
             if step.next is Next.CONTINUE:
                 self._resume("continue")
-            elif step.next is Next.RESTART:
+            elif step.next is Next.RESTART or self._transcript.skipped:
+                # What could not be read of a call that left nothing else is void.
                 self._resume("restart")
 
     def _is_complete(self, error: GenerationError) -> bool:

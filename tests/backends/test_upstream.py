@@ -13,7 +13,7 @@ from bridge.backends.http import Backends, make_backends
 from bridge.backends.upstream import Upstream
 from bridge.config import Settings
 from bridge.dialects import Delta, TextDelta
-from bridge.errors import BackendProtocolError, GenerationError
+from bridge.errors import BackendProtocolError, GenerationError, InternalError
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
 CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
@@ -284,3 +284,23 @@ async def test_a_read_of_many_records_keeps_the_connection(
         await asyncio.sleep(0)
     assert len(server.peers) == 1
     await backends.aclose()
+
+
+@pytest.mark.parametrize("last", [STOP, STOP + DONE, event("x")])
+async def test_a_defect_at_the_end_is_told(
+    serve: Serve,
+    answering: Callable[..., Any],
+    open_at: OpenAt,
+    monkeypatch: pytest.MonkeyPatch,
+    last: bytes,
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise ValueError("a defect")
+
+    monkeypatch.setattr("bridge.dialects.openai.OpenAIResponse.receive_eof", fail)
+    server = await serve(answering(CHUNKED, chunk(event("a") + last), b"0\r\n\r\n"))
+    sink = Taking()
+    (await open_at(server.url)).start(sink)
+    error = await sink.end()
+    assert isinstance(error, InternalError)
+    assert isinstance(error.__cause__, ValueError)

@@ -88,6 +88,10 @@ class Said:
         {"delta": {"content": "not "}},
         {"message": {"role": "assistant", "content": "not "}},
         {"text": "not "},
+        *[
+            {name: delta(content="not "), "id": "x"}
+            for name in ("data", "result", "event", "usage", "meta", "x_groq")
+        ],
         [delta(content="not ")],
         [[delta(content="not ")]],
         [delta(content="no"), delta(content="t ")],
@@ -158,8 +162,13 @@ def test_different_thoughts_beside_each_other_are_all_taken() -> None:
         b'{"choices":[{"index":0,"dexta":{"content":"not "}}]}',
         b'{"choicex":[{"index":0,"delta":{"content":"not "}}]}',
         b'{"choices":[{"index":1,"delta":{"content":"not "}}]}',
-        b'{"data":{"choices":[{"index":0,"delta":{"content":"not "}}]}}',
         b'{"object":[{"delta":{"content":"not "}}]}',
+        b'{"data":[{"choices":[{"delta":{"content":"not "}}]}]}',
+        b'{"a":{"data":{"choices":[{"delta":{"content":"not "}}]}}}',
+        b'{"data":"not "}',
+        b'{"choices":[{"index":0,"delta":{"data":"not "}}]}',
+        b'{"choices":[{"delta":{"content":[{"type":"text","data":"not "}]}}]}',
+        b': {"choices":[{"delta":{"content":"not "}}',
         b'{"choices":["not "]}',
         b'"not "',
         b"not ",
@@ -394,6 +403,13 @@ def test_a_huge_record_is_not_searched_through_for_ever(huge: bytes) -> None:
     work = Work().count(lambda: deltas.extend(response.receive(Record(huge))))
     assert work.instructions < 400_000
     assert response.skipped >= 1 or response.failure is not None
+
+
+def test_a_redacted_thought_is_no_lost_word() -> None:
+    part = {"type": "redacted_thinking", "data": "AAAA"}
+    for fields in ({"content": [part]}, {"thinking_blocks": [part]}):
+        said = Said(delta(content="a"), delta(**fields), STOP)
+        assert (said.text, said.response.skipped) == ("a", 0)
 
 
 @pytest.mark.parametrize("value", [{"id": "x"}, {"a": [1, None]}, [], {"type": "x"}, 5])

@@ -238,6 +238,19 @@ async def test_what_cannot_be_read_is_told_once_and_void_with_its_text(
     assert resumptions(log) == ["restart"]
 
 
+async def test_what_a_call_could_not_read_is_void_where_it_left_nothing_else(
+    nats_server: NatsServer, prefix: str
+) -> None:
+    then = Call([HELLO, finish()])
+    async with bridge(
+        nats_server, prefix, Call([b"data: {broken\n\n"], "reset"), then
+    ) as s:
+        completed, log = await s.ask()
+    assert completed["text"] == "Hello."
+    assert "skipped_records" not in completed
+    assert resumptions(log) == ["restart"]
+
+
 async def test_a_read_of_thousands_of_records_is_taken_whole_and_in_order(
     nats_server: NatsServer, prefix: str
 ) -> None:
