@@ -341,7 +341,7 @@ class OpenAIResponse:
 
     def _tell_hidden(self, choice: dict[str, Any]) -> None:
         """A choice without words may have some under a name that mostly has none."""
-        if has_words([choice.get(name) for name in _CHOICE_NAMES]):
+        if has_words([_without_errors(choice.get(name)) for name in _CHOICE_NAMES]):
             self._skip(choice, "a choice has words in unknown fields", len(str(choice)))
 
     def _receive_choice(self, choice: dict[str, Any], deltas: list[Delta]) -> bool:

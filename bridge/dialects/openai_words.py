@@ -54,9 +54,7 @@ _NO_OBJECTS = _names(
 )
 
 #: Names whose strings are mostly no words, and may be where there are none elsewhere.
-_DOUBTFUL = frozenset(
-    ["data", "detail", "file", "images", "prefix", "references", "citations"]
-)
+_DOUBTFUL = frozenset({"data", "detail", "prefix"})
 
 #: Names of tool calls, and ``type`` of content parts that are one.
 TOOL_CALLS = frozenset({"tool_calls", "tool_call", "function_call", "function_calls"})
@@ -268,7 +266,9 @@ def _may_have_words(key: str, value: Any) -> bool:
     if isinstance(value, dict):
         # A record may stand anywhere; any other object, under names of strings.
         return key not in _NO_OBJECTS or "choices" in value or "delta" in value
-    return key in _DOUBTFUL or (isinstance(value, list) and key not in _NO_OBJECTS)
+    if isinstance(value, list):
+        return key not in _NO_OBJECTS
+    return key in _DOUBTFUL
 
 
 def _said(key: str, value: Any) -> str:

@@ -238,7 +238,8 @@ def _follow(
 ) -> Iterator[_Right]:
     request, limit = retried.request, retried.max_tokens
     if not state.begun:
-        state = replace(state, spent=0)
+        # What a call could not read is void where it left nothing else.
+        state = replace(state, spent=0, skipped=0)
     continues = False
     if number and state.begun:
         loose = state.reasoning or state.tool
