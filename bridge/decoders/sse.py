@@ -263,7 +263,7 @@ class SSEDecoder:
         elif not self._recognized and b" " in name:
             # A body that is no stream at all: its words tell what it is.
             records.append(Record(line, "message", self.last_event_id))
-        elif b"{" in line:
+        elif b"{" in line or b'"' in name:
             # A comment, or a field that nobody knows: not to be read, but perhaps the
             # remains of a record.
             event = "message" if name or not colon else COMMENT

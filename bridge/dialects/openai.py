@@ -39,7 +39,6 @@ from bridge.dialects.openai_errors import (
     error_in,
     error_instead,
     printable,
-    reported_error,
 )
 from bridge.dialects.openai_words import (
     MAX_ARRAYS,
@@ -48,6 +47,7 @@ from bridge.dialects.openai_words import (
     Done,
     TooMuch,
     Unreadable,
+    Where,
     Words,
     first_words,
     has_words,
@@ -267,7 +267,7 @@ class OpenAIResponse:
             else:
                 self._receive_value(value, record, deltas, MAX_ARRAYS)
         if record.event == "error" and self.failure is None:
-            self._fail(reported_error(record.data.decode("utf-8", "replace")))
+            self._skip("", "an error without a word", len(record.data))
         splitting = self._splitter is not None and not self._splitter.passes
         self._plain = not (self._halves or splitting)
         return deltas
@@ -341,7 +341,8 @@ class OpenAIResponse:
 
     def _tell_hidden(self, choice: dict[str, Any]) -> None:
         """A choice without words may have some under a name that mostly has none."""
-        if has_words([_without_errors(choice.get(name)) for name in _CHOICE_NAMES]):
+        said = [_without_errors(choice.get(name)) for name in _CHOICE_NAMES]
+        if has_words(said, Where.CHOICE):
             self._skip(choice, "a choice has words in unknown fields", len(str(choice)))
 
     def _receive_choice(self, choice: dict[str, Any], deltas: list[Delta]) -> bool:
@@ -395,9 +396,12 @@ class OpenAIResponse:
             self._add(deltas, self._calls.receive(call, position))
         except ValueError as error:
             self._skip(call, str(error), 0)
-        unknown = unknown_fields(call)
-        if has_words(unknown):
-            self._skip(unknown, "a tool call has unknown fields", 0)
+        for name, value in unknown_fields(call):
+            # Arguments may be an object, without any string in it.
+            is_object = isinstance(value, dict | list) and bool(value)
+            if name not in NO_WORDS and (is_object or has_words(value)):
+                self._skip(value, "a tool call has unknown fields", 0)
+                return
 
     def _take_reasoning(
         self, said: Words, whole: Words, recap: Recap, deltas: list[Delta]

@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import Iterator
 from contextlib import suppress
+from enum import Enum
 from typing import Any
 
 import msgspec
@@ -60,6 +61,9 @@ _DOUBTFUL = frozenset({"data", "detail", "prefix"})
 TOOL_CALLS = frozenset({"tool_calls", "tool_call", "function_call", "function_calls"})
 _TOOL_TYPES = TOOL_CALLS | {"tool_use", "function", "server_tool_use"}
 
+#: What an object is a tool call by, whatever its name.
+_CALL = frozenset({"name", "arguments"})
+
 #: A number directly under one of these was meant to be a string.
 _TEXT_NAMES = frozenset({"content", "text", "value"})
 
@@ -102,6 +106,16 @@ def _integer(digits: str) -> int | float:
 
 
 _lenient = json.JSONDecoder(strict=False, parse_int=_integer)
+
+
+class Where(Enum):
+    """What is searched for words under names that mostly have none.
+
+    In a record, an object under the name of a string may be a record itself.
+    """
+
+    RECORD = "record"
+    CHOICE = "choice"
 
 
 class TooMuch(Exception):
@@ -229,10 +243,10 @@ def words_of(message: Any) -> Words:
     return words
 
 
-def _leaves(name: str, value: Any, *, anywhere: bool = False) -> Iterator[_Leaf]:
+def _leaves(name: str, value: Any, where: Where | None = None) -> Iterator[_Leaf]:
     """The strings below a field, each with whether it is a thought; and tool calls.
 
-    ``anywhere``: also under names that mostly have none. Raises `TooMuch`.
+    ``where``: also under names that mostly have none. Raises `TooMuch`.
     """
     looked_at = 0
     stack: list[tuple[str, Any, bool]] = [(name, value, False)]
@@ -243,7 +257,7 @@ def _leaves(name: str, value: Any, *, anywhere: bool = False) -> Iterator[_Leaf]
             raise TooMuch(f"there are more than {MAX_STRINGS} values in it")
         key = name.lower()
         thought = thought or _REASONING.search(key) is not None
-        if key in NO_WORDS and not (anywhere and _may_have_words(key, value)):
+        if key in NO_WORDS and not (where and _may_have_words(key, value, where)):
             continue
         if key in TOOL_CALLS:
             yield calls_in(value)
@@ -252,8 +266,10 @@ def _leaves(name: str, value: Any, *, anywhere: bool = False) -> Iterator[_Leaf]
         elif isinstance(value, dict):
             kind = value.get("type")
             kind = kind if isinstance(kind, str) else ""
-            if kind in _TOOL_TYPES or "redacted" in kind:
-                yield [value] if kind in _TOOL_TYPES else []
+            if kind in _TOOL_TYPES or value.keys() >= _CALL:
+                yield [value]
+                continue
+            if "redacted" in kind:
                 continue
             thought = thought or _REASONING.search(kind) is not None
             stack += [(key, item, thought) for key, item in reversed(value.items())]
@@ -261,14 +277,13 @@ def _leaves(name: str, value: Any, *, anywhere: bool = False) -> Iterator[_Leaf]
             yield thought, _said(key, value)
 
 
-def _may_have_words(key: str, value: Any) -> bool:
+def _may_have_words(key: str, value: Any, where: Where) -> bool:
     """Whether there may be words under a name that mostly has none."""
-    if isinstance(value, dict):
-        # A record may stand anywhere; any other object, under names of strings.
-        return key not in _NO_OBJECTS or "choices" in value or "delta" in value
-    if isinstance(value, list):
-        return key not in _NO_OBJECTS
-    return key in _DOUBTFUL
+    if isinstance(value, str) or where is Where.CHOICE:
+        return key in _DOUBTFUL and isinstance(value, str)
+    if isinstance(value, dict) and not {"choices", "delta"}.isdisjoint(value):
+        return True
+    return key not in _NO_OBJECTS
 
 
 def _said(key: str, value: Any) -> str:
@@ -278,19 +293,19 @@ def _said(key: str, value: Any) -> str:
     return str(value) if key in _TEXT_NAMES and type(value) in (int, float) else ""
 
 
-def strings_in(value: Any) -> Iterator[str]:
+def strings_in(value: Any, where: Where = Where.RECORD) -> Iterator[str]:
     """Every string below ``value`` that may be a word, white space aside."""
-    for leaf in _leaves("", value, anywhere=True):
+    for leaf in _leaves("", value, where):
         if isinstance(leaf, list):
-            yield from (json.dumps(call) for call in leaf)
+            yield from ("(a tool call)" for _ in leaf)
         elif leaf[1].strip():
             yield leaf[1]
 
 
-def has_words(value: Any) -> bool:
+def has_words(value: Any, where: Where = Where.RECORD) -> bool:
     """Whether there is any string below ``value`` that may be a word."""
     try:
-        return any(True for _ in strings_in(value))
+        return any(True for _ in strings_in(value, where))
     except TooMuch:
         return True
 

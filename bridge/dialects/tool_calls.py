@@ -177,12 +177,12 @@ def calls_in(value: Any) -> list[dict[str, Any]]:
     return [call if isinstance(call, dict) else {"": call} for call in value if call]
 
 
-def unknown_fields(call: dict[str, Any]) -> list[Any]:
-    """The values of a call's fields that are not read."""
+def unknown_fields(call: dict[str, Any]) -> list[tuple[str, Any]]:
+    """The fields of a call that are not read."""
     function = _function_of(call)
     fields = [*call.items(), *(function.items() if function is not call else ())]
     known = _KNOWN if function is call else _KNOWN | {"function", "custom"}
-    return [{name: value} for name, value in fields if name not in known]
+    return [(name, value) for name, value in fields if name not in known]
 
 
 def _function_of(piece: dict[str, Any]) -> dict[str, Any]:

@@ -361,7 +361,7 @@ def test_done_alone_is_no_answer_and_a_reason_alone_is_an_empty_one() -> None:
         (record({"error": {"message": "m"}, "choices": "x"}), "m", None, False),
         (record({"message": "down", "code": 503}, "error"), "down", 503, True),
         (Record(b"plain words", "error"), "plain words", None, False),
-        (Record(b"", "error"), "it did not say what", None, False),
+        (Record(b"{}", "error"), "it did not say what", None, False),
         (Record(b'{"x":"\xff","error":"e"}'), "e", None, False),
         (chunk({}, "error"), "finish_reason 'error'", None, True),
     ],
@@ -488,3 +488,10 @@ def test_a_whole_body_through_its_decoder() -> None:
     assert receive(response, *decoder.receive_eof()) == [TextDelta("é€😀")]
     response.receive_eof(whole=decoder.whole)
     assert response.failure is None
+
+
+def test_an_error_event_without_a_word_is_told() -> None:
+    stream = OpenAIResponse()
+    received = receive(stream, text("a"), Record(b"", "error"), text("b"))
+    assert received == [TextDelta("a"), TextDelta("b")]
+    assert (stream.skipped, stream.failure) == (1, None)

@@ -282,6 +282,7 @@ def test_thoughts_in_the_text_are_reasoning_where_that_is_asked_for(step: int) -
         {"tool_calls": {"id": "a", "function": {"name": "f", "arguments": ""}}},
         {"tool_calls": {"0": {"id": "a", "function": {"name": "f"}}}},
         {"tool_calls": [{"id": "a", "type": "custom", "custom": {"name": "f"}}]},
+        {"function_Call": [{"id": "a", "name": "f", "arguments": ""}]},
         {"content": [{"type": "tool_use", "id": "a", "name": "f", "input": None}]},
     ],
 )

@@ -185,9 +185,9 @@ def test_an_id_is_known_once_its_call_has_begun() -> None:
     [
         (call("a", "f", "{}", index=0), []),
         ({"id": "a", "name": "f", "input": {"x": "y"}}, []),
-        ({"id": "a", "functioo": {"name": "f"}}, [{"functioo": {"name": "f"}}]),
-        ({"function": {"name": "f", "argumentz": "{}"}}, [{"argumentz": "{}"}]),
-        ({"": "words"}, [{"": "words"}]),
+        ({"id": "a", "functioo": {"name": "f"}}, [("functioo", {"name": "f"})]),
+        ({"function": {"name": "f", "argumentz": "{}"}}, [("argumentz", "{}")]),
+        ({"": "words"}, [("", "words")]),
     ],
 )
 def test_fields_that_are_not_read_are_told(piece: Any, unknown: list[Any]) -> None:

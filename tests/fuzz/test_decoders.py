@@ -74,7 +74,7 @@ DOCUMENTS = [
 ]
 plain_bodies = st.one_of(
     st.lists(st.sampled_from(FRAGMENTS), max_size=24).map(b"".join),
-    st.binary(max_size=40).map(lambda body: re.sub(rb"[{\[]", b"", body)),
+    st.binary(max_size=40).map(lambda body: re.sub(rb'[{"\[]', b"", body)),
 )
 bodies = st.lists(st.sampled_from(FRAGMENTS + DOCUMENTS), max_size=24).map(b"".join)
 
