@@ -8,8 +8,8 @@ be, or given as a record that nobody can read, so that they are not lost in sile
   byte order mark;
 - JSON on a line of its own, without a field name, on one line or on several;
 - records that are separated by one line end instead of a blank line;
-- a line that no field begins, inside a JSON document that is not closed, or in a body
-  that has had neither field nor comment yet;
+- a line that no field begins, inside a JSON document that is not closed, or with a
+  sentence in it;
 - ``error:`` as a field;
 - at the end of the body, and when it is silent, an event whose blank line is missing.
 """
@@ -260,8 +260,9 @@ class SSEDecoder:
         elif name == b"error" and colon:
             # llama.cpp names an error by its field.
             records.append(Record(value.strip(), "error", self.last_event_id))
-        elif not self._recognized and b" " in name:
-            # A body that is no stream at all: its words tell what it is.
+        elif b" " in name and not (colon and self._recognized):
+            # A sentence of a gateway, or a body that is no stream at all: its words
+            # tell what happened.
             records.append(Record(line, "message", self.last_event_id))
         elif b"{" in line or b'"' in name:
             # A comment, or a field that nobody knows: not to be read, but perhaps the

@@ -91,6 +91,7 @@ _STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 _WORD = re.compile(r"[^\W_]")
 _LABEL = re.compile(r"\s*(?:data:\s*)*", re.IGNORECASE)
 _DONE = re.compile(r"(?:data:\s*)*\[DONE\]", re.IGNORECASE)
+_PING = re.compile(r"\W*(?:ping|heartbeat|keep[-_ ]?alive)\W*", re.IGNORECASE)
 _NEXT = re.compile(r"[{\[]")
 _NEXT_LINE = re.compile(r"[\r\n][ \t]*(?:data:[ \t]*)*(?=[{\[])", re.IGNORECASE)
 _REASONING = re.compile(r"reason|think|thought", re.IGNORECASE)
@@ -153,7 +154,7 @@ def read_values(data: bytes) -> Iterator[Any]:
         return
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         text = data.decode("utf-8", "replace").strip(" \t\r\n\0\ufeff")
-    if not text:
+    if not text or _PING.fullmatch(text):
         return
     if _DONE.fullmatch(text) or text == "[DONE":
         yield DONE

@@ -105,7 +105,7 @@ def after_a_comment(body: bytes) -> Iterable[list[bytes]]:
         (b'dbta: {"a":1}\n\n', [Record(b'dbta: {"a":1}')]),
         (b':ata: {"a":1}\n\n', [Record(b':ata: {"a":1}', COMMENT)]),
         (b"error: {}\n\n", [Record(b"{}", "error")]),
-        (b"data: 1\n\nno healthy upstream\n", [Record(b"1")]),
+        (b"data: 1\n\nno hosts\n", [Record(b"1"), Record(b"no hosts")]),
         (b'data: \n"a": 1}\n\n', [Record(b'"a": 1}'), Record(b"")]),
         (b'event: edata: {"a":1}\n\n', [Record(b'event: edata: {"a":1}')]),
         # UTF-8 is passed on as it is.

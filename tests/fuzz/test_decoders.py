@@ -4,10 +4,10 @@ For any body and any cuts (whole, byte by byte, every single cut, arbitrary ones
 behind a read of its own and with more behind it) a decoder gives the same records, the
 same last event ID and the same reconnection time, and fails with the same error after
 the same records. Without JSON in it, they are those of a naive reading of the whole
-body by the letter of the specification, with names in any case and a last event that
-needs no end. No body raises anything but `BackendProtocolError`; and no stream of
-records makes the dialect raise anything, or give a delta that is empty or cannot be
-encoded.
+body by the letter of the specification, with names in any case, sentences without a
+field given as records, and a last event that needs no end. No body raises anything but
+`BackendProtocolError`; and no stream of records makes the dialect raise anything, or
+give a delta that is empty or cannot be encoded.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ def specified(body: bytes) -> Outcome:
                     Record(data[:-1], kind, last_id.decode(errors="replace"))
                 )
             data, event = b"", b""
-        elif not known and b" " in field:
+        elif b" " in field and not (known and colon):
             records.append(Record(line, id=last_id.decode(errors="replace")))
         elif field == b"event":
             event = value
