@@ -41,17 +41,33 @@ Exceptions of other libraries stop at the adapter that called them and are chain
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import ClassVar
 
 #: What a backend says about an error is shortened to this many characters: enough
 #: for the sentence that explains it, too little to carry a prompt back out.
 MAX_MESSAGE_CHARS = 500
 
+#: What stands for a secret wherever one is shown. Shorter ones are left alone: three
+#: letters would blank half of every text.
+HIDDEN = "***"
+MIN_SECRET_CHARS = 4
+
 
 def shorten(text: str, limit: int = MAX_MESSAGE_CHARS) -> str:
     """Return ``text`` on one line and of at most ``limit`` characters."""
     line = " ".join(text.split())
     return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
+def hidden(text: str, secrets: Iterable[str]) -> str:
+    """``text`` with ``***`` for each of ``secrets``, and for one that is cut off."""
+    for secret in secrets:
+        text = text.replace(secret, HIDDEN)
+        begun = (secret[:n] + "…" for n in range(len(secret) - 1, MIN_SECRET_CHARS, -1))
+        cut = next(filter(text.endswith, begun), "")
+        text = text.removesuffix(cut) + HIDDEN if cut else text
+    return text
 
 
 class BridgeError(Exception):
@@ -65,16 +81,25 @@ class ConfigurationError(BridgeError):
 class GenerationError(BridgeError):
     """A request cannot go on; carries what its ``failed`` event says.
 
-    ``status`` is the backend's HTTP status where there was one.
+    ``status`` is the backend's HTTP status where there was one. ``words`` may be some
+    of the answer's: the ``message`` for the event has them at its end, ``str``, which
+    is for logs, does not.
     """
 
     code: ClassVar[str] = "internal"
     retryable: bool = False
 
-    def __init__(self, message: str, *, status: int | None = None) -> None:
+    def __init__(
+        self, message: str, *, status: int | None = None, words: str = ""
+    ) -> None:
         super().__init__(message)
-        self.message = message
+        self.message = f"{message}; it said: {words}" if words else message
         self.status = status
+
+    def hide(self, secrets: Iterable[str]) -> None:
+        """Blank ``secrets`` in what it says, also one that was cut off at the end."""
+        self.message = hidden(self.message, secrets)
+        self.args = (hidden(str(self), secrets),)
 
 
 class InvalidJob(GenerationError):

@@ -22,11 +22,12 @@ from bridge.config import (
     api_key_of,
     check_api_key,
 )
-from bridge.config.urls import Proxy, backend_address, proxy_for
+from bridge.config.urls import Proxy, backend_address, proxy_for, secrets_in
 from bridge.decoders.content import decoder_for
 from bridge.dialects.openai import OpenAIResponse
 from bridge.dialects.openai_errors import MAX_ERROR_BODY_BYTES, error_for_status
 from bridge.errors import (
+    MIN_SECRET_CHARS,
     BackendProtocolError,
     ConfigurationError,
     GenerationError,
@@ -86,6 +87,10 @@ class Backend:
             authorization = f"Bearer {api_key.reveal()}"
         if authorization:
             self._headers.append((b"Authorization", authorization.encode()))
+        _, _, token = authorization.partition(" ")
+        secrets = {token, *secrets_in(settings.url)}
+        kept = [secret for secret in secrets if len(secret) >= MIN_SECRET_CHARS]
+        self._secrets = sorted(kept, key=len, reverse=True)
         self._connect_timeout_s = connect_timeout_s
         self._open = opener(transport, self.url, self._headers, self._timeouts(None))
         self._max_record_bytes = max_record_bytes
@@ -109,6 +114,10 @@ class Backend:
     def failed(self) -> None:
         """It did not answer: ask others first for a while."""
         self._shunned_until = self._now() + SHUN_S
+
+    def hide_secrets(self, error: GenerationError) -> None:
+        """Blank this backend's key and login in the error: backends repeat them."""
+        error.hide(self._secrets)
 
     async def open(self, body: bytes, *, continued: bool = False) -> Upstream:
         """Send a generation's request; return its answer as soon as the head is here.
@@ -166,13 +175,15 @@ class Backend:
             await body.aclose()
         if head.status >= 500:
             self.failed()
-        return error_for_status(
+        refusal = error_for_status(
             head.status,
             message[:MAX_ERROR_BODY_BYTES],
             head.field(b"retry-after"),
             date=head.field(b"date"),
             location=head.field(b"location"),
         )
+        self.hide_secrets(refusal)
+        return refusal
 
     async def probe(self, *, timeout_s: float) -> list[str]:
         """The models that the backend lists, for a check by hand.

@@ -21,6 +21,7 @@ import msgspec
 from bridge.cli.imports import lean
 from bridge.config import NatsSettings, Settings, api_key_of
 from bridge.config.urls import backend_address, secrets_in
+from bridge.errors import HIDDEN, MIN_SECRET_CHARS
 
 #: A line per HTTP request, or per open socket, is noise where we log requests
 #: ourselves: shown from ``debug`` on.
@@ -28,11 +29,6 @@ CHATTY = ("httpx", "httpcore", "aiohttp", "nats", "asyncio")
 
 _USERINFO = re.compile(r"(\b[a-z][a-z0-9+.-]*://)[^\s,\"'\\]+@", re.IGNORECASE)
 _AUTHORIZATION = re.compile(r"(\b(?:Bearer|Basic)\s+)[\w.~+/=-]{4,}", re.IGNORECASE)
-
-#: Shorter ones are left alone: a secret of three letters would blank half the log.
-MIN_SECRET_CHARS = 4
-
-HIDDEN = "***"
 
 
 def set_up(level: str, format: str = "auto", secrets: Iterable[str] = ()) -> None:

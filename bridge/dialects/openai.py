@@ -243,9 +243,8 @@ class OpenAIResponse:
         if self.skipped:
             records = "record was" if self.skipped == 1 else "records were"
             notes.append(f"{self.skipped} {records} skipped: {self.first_skipped}")
-        if self._meaningless and not self.said:
-            notes.append(f"it said: {self._meaningless}")
-        self._fail(BackendProtocolError(printable("; ".join(notes))))
+        words = "" if self.said else printable(self._meaningless)
+        self._fail(BackendProtocolError(printable("; ".join(notes)), words=words))
 
     def _fail(self, failure: GenerationError) -> None:
         self.done = True

@@ -43,6 +43,9 @@ _MESSAGE_KEYS = (
     "title",
 )
 
+#: What gateways put a record into, an error's included.
+_ENVELOPES = ("data", "response", "result", "body", "payload")
+
 #: Names of a record's fields that report an error, where they say anything.
 ERROR_NAME = re.compile(
     r"(?:errors?|err|exception)"
@@ -184,7 +187,14 @@ def error_in(record: Any, event: str = "message") -> BackendReportedError | None
     """
     if event == "error" or _says_error(record):
         return reported_error(record)
-    return None
+    if not isinstance(record, dict):
+        return None
+    named = record.get("event") == "error"
+    for name in _ENVELOPES:
+        inner = record.get(name)
+        if (named and inner) or (isinstance(inner, dict) and _says_error(inner)):
+            return reported_error(inner)
+    return reported_error(record) if named else None
 
 
 def error_instead(record: dict[str, Any]) -> BackendReportedError | None:
@@ -248,13 +258,12 @@ def reported_error(value: Any) -> BackendReportedError:
     ``value`` is the whole record. ``retryable`` goes by a numeric code, or else by the
     words of type and code; unknown ones are not.
     """
-    inner = value.get("error") if isinstance(value, dict) else None
-    fields = (
-        {**value, **(inner if isinstance(inner, dict) else {})}
-        if isinstance(value, dict)
-        else {}
-    )
-    said = _message_in(value) or first_words(inner) or _kind_in(fields)
+    record = value if isinstance(value, dict) else {}
+    errors = [v for name, v in record.items() if ERROR_NAME.fullmatch(name)]
+    fields = dict(record)
+    for error in errors:
+        fields |= error if isinstance(error, dict) else {}
+    said = _message_in(value) or first_words(errors) or _kind_in(fields)
     message = printable(said) or "it did not say what"
     status = _status_in(fields)
     return BackendReportedError(
@@ -349,11 +358,16 @@ def _phrase(status: int) -> str:
 def _redirect_message(status: int, location: str | None) -> str:
     if not location:
         return f"the backend answered {status}, a redirect; check the backend URL"
-    target = printable(location)
+    # Without what may be a secret: a user and password, and the query.
+    target = printable(re.sub("//[^/?#]*@|[?#].*", _hidden, location, flags=re.DOTALL))
     return (
         f"the backend answered {status} and redirects to {target}; redirects are not "
         "followed: set the backend URL to where it points, up to /v1"
     )
+
+
+def _hidden(found: re.Match[str]) -> str:
+    return "//***@" if found[0].startswith("//") else "?***"
 
 
 def _moment(date: str) -> float | None:

@@ -126,6 +126,7 @@ class Exchange:
                 await self._ask(backend, interruption)
                 return
             except GenerationError as error:
+                backend.hide_secrets(error)
                 key = (backend.name, error.code)
                 self._around.meters.failures[key] += 1
                 self._failed[backend.name] += 1

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from bridge.cli.logging import CHATTY, HIDDEN, Redacted, secrets_of, set_up
+from bridge.cli.logging import CHATTY, Redacted, secrets_of, set_up
 from bridge.config import BackendSettings, Secret, Settings
-from bridge.errors import ConfigurationError
+from bridge.errors import HIDDEN, ConfigurationError
 
 log = logging.getLogger("bridge.test")
 

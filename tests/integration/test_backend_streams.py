@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from bridge.config import Secret
 from tests.plain_client import (
     Json,
     PlainClient,
@@ -84,6 +85,37 @@ async def test_text_and_usage_behind_a_finish_reason_are_taken(
         completed, _ = await s.ask()
     assert (completed["text"], completed["finish_reason"]) == ("Hello.", "stop")
     assert completed["usage"] == {"completion_tokens": 2}
+
+
+async def test_a_backend_that_repeats_its_key_does_not_make_it_public(
+    nats_server: NatsServer, prefix: str
+) -> None:
+    key = "sk-proj/0123456789"
+    cut = "x" * 470 + f" Bearer {key}"  # the message is cut off inside the key
+    for number, said in enumerate(({"message": f"wrong key {key}."}, cut)):
+        async with bridge(
+            nats_server,
+            f"{prefix}{number}",
+            Call([event({"error": said})]),
+            backend_api_key=Secret(key),
+        ) as s:
+            failed, log = await s.ask()
+        assert failed["error"]["code"] == "backend_error"
+        assert "***" in failed["error"]["message"]
+        assert key[:8] not in repr(log)
+
+
+async def test_words_that_may_be_the_answers_are_in_the_event_and_in_no_log(
+    nats_server: NatsServer, prefix: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG")
+    lost = b'data: {"choices":[{"delta":{"content":"It is not safe\n\n'
+    async with bridge(nats_server, prefix, Call([lost, DONE]), retry_budget=0) as s:
+        failed, _ = await s.ask()
+    assert "It is not safe" in failed["error"]["message"]
+    assert "backend_protocol" in failed["error"]["code"]
+    assert "1 record was skipped" in caplog.text
+    assert "It is not safe" not in caplog.text
 
 
 async def test_a_last_record_needs_no_end(nats_server: NatsServer, prefix: str) -> None:
