@@ -34,7 +34,7 @@ class JobIdentity(NamedTuple):
     """A job's stream sequence, and when it was stored, in nanoseconds since 1970.
 
     Both on the server's account. A stream that was made again, or put back from an
-    older copy, counts its sequences anew: only with the time they name one job.
+    older copy, counts its sequences again: only with the time they name one job.
     """
 
     stream_seq: int
@@ -154,7 +154,7 @@ class ToolCallDelta(Event, tag="tool_call", kw_only=True):
 
 
 class Skipped(Event, tag="skipped"):
-    """So many records of the backend could not be read; their words are missing."""
+    """``count`` records of the backend could not be read; their words are missing."""
 
     count: int
 

@@ -39,9 +39,9 @@ class History:
         self.handovers = 0
         self.reasoned = False
         self.tool_calls = False
-        self.skipped = 0  # unreadable records of the text that stands
-        self.deltas = 0  # text deltas of the text that stands
-        self.tokens: list[tuple[int, str]] = []  # of the text that stands
+        self.skipped = 0  # unreadable records of the current text
+        self.deltas = 0  # text deltas of the current text
+        self.tokens: list[tuple[int, str]] = []  # of the current text
         self._text = StringIO()
 
     def __repr__(self) -> str:
@@ -78,7 +78,7 @@ class History:
         return not self.fault
 
     def end_only(self) -> History:
-        """Where a log stands, and nothing of what it says: for one that is not whole.
+        """The position of a log's end, without its text: for one that is not whole.
 
         An event that is published behind it takes the next number, and no text.
         """
@@ -97,7 +97,7 @@ class History:
         if not self.fault:
             self.fault = self._fault_before(event)
         if self.over:
-            return  # nothing stands behind the end
+            return  # nothing counts after the end
         self.last = event
         if isinstance(event, Token):
             self._text.write(event.text)

@@ -167,7 +167,7 @@ def _find_id(text: str) -> str | None:
     """
     found: str | None = None
     name: str | None = None
-    valued = False  # whether a colon stands behind the name
+    valued = False  # whether a colon follows the name
     for token in _outermost(text):
         if token[0] == ":":
             valued = True

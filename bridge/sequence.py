@@ -20,7 +20,7 @@ from bridge.events import (
 
 _encode = msgspec.json.Encoder().encode
 
-#: So many characters of a text that is to be split are measured at a time: each is
+#: How many characters of a text to be split are measured at a time: each is
 #: encoded once, and only the block that a cut falls into a few times more.
 MEASURED_CHARS = 4096
 
@@ -224,7 +224,7 @@ class Position:
     def may_enter(self, event: AnyEvent) -> bool:
         """Whether a live event opens a later attempt, and nothing before it is missing.
 
-        The log alone tells whether it stands; see `enter_unconfirmed`.
+        Only the log tells whether the event counts; see `enter_unconfirmed`.
         """
         later = event.attempt > self.attempt > 0
         return later and event.seq <= self.seq + 1 and _opens(event)
@@ -270,13 +270,14 @@ class Position:
     def log(self, event: AnyEvent) -> Ruling:
         """Rule on the next event of the log: in it, everything counts.
 
-        HOLE: it does not follow what came before; read again, and never go on behind.
+        HOLE: it does not follow what came before; read again, and never continue
+        after it.
         """
         seq = event.seq
         if seq <= self.known:
             return DROP
         if event.attempt < self._logged:
-            return DROP  # attempts only rise, so nobody who owned the log wrote it
+            return DROP  # attempts only rise: its writer did not own the log
         if seq <= self.seq and self._delivered(event):
             self._confirm(event)
             return DROP
@@ -289,7 +290,7 @@ class Position:
         return ruling
 
     def _take(self, event: AnyEvent) -> Ruling:
-        """Go on with ``event``, whatever was delivered from its place on."""
+        """Continue with ``event``, whatever was delivered from its place on."""
         stands = min(self.seq, event.seq - 1)
         if isinstance(event, Resumed):
             stands = min(stands, event.after)
@@ -350,7 +351,7 @@ class Position:
             return same or begins_in_the_middle or _enters(event)
         if event.seq == self.seq + 1 and event.attempt == self.attempt:
             return not _opens(event)  # live has brought what the log lacks
-        # The log was made anew for it, and it keeps its number.
+        # The log was made again for the event, which keeps its number.
         return self.known == 0 and _ends_a_lost_log(event)
 
     def _before(self, event: AnyEvent) -> Ruling:

@@ -68,7 +68,7 @@ _DETAILS = re.compile(
     r"<details(?=\s)[^<>]{0,100}?\stype=[\"']?reasoning\b[^<>]{0,100}>", _FLAGS
 )
 
-#: What a tag may still become: any name, for it is held back for so long only.
+#: What may still become a tag, of any name: it is held back only while this matches.
 _TAG_BEGUN = re.compile(
     r"<(?:/?(?:[a-z][\w:-]{0,40}(?:\s[^<>]{0,200})?/?)?)?\Z", _FLAGS
 )
@@ -103,7 +103,7 @@ _PAIRS = {
     "<｜begin▁of▁thinking｜>": "<｜end▁of▁thinking｜>",
 }
 
-#: What stands before a thought without a meaning of its own.
+#: What may precede a thought and has no meaning of its own.
 _OPENERS = (
     "<s>", "<bos>", "<|begin_of_text|>", "<|startoftext|>", "<|message_model|>",
     "<｜begin▁of▁sentence｜>", "<|im_start|>assistant\n", "<|im_start|>",
@@ -200,14 +200,14 @@ _IN_HEADER = _Marks("<|message|>", "<|constrain|>", *_HEADERS)
 _BETWEEN = _Marks(*_HEADERS, *_ENDS)
 _IN_TEXT = _Marks(*_ENDS)
 
-#: What ends a thought whose opening mark stood in the prompt.
+#: What ends a thought whose opening mark was in the prompt.
 _UNKNOWN_CLOSE = _Marks("<|end|>", *_PAIRS.values())
 _TAG_OR_CLOSE = re.compile(f"{_TAG.pattern}|{_UNKNOWN_CLOSE.find.pattern}", _FLAGS)
 
 #: A step's answer: the characters that decide are not there yet.
 _HOLD = -1
 
-#: So many names of tags inside a thought are told apart.
+#: How many names of tags inside a thought are told apart.
 _MAX_NESTED = 16
 
 
@@ -273,7 +273,7 @@ class ThoughtSplitter:
         self._emit(Kind.MARK, text[at:end])
         return end
 
-    # The beginning, and what stands behind a thought
+    # The beginning, and what follows a thought
 
     def _begin(self, text: str, at: int, final: bool) -> int:
         space = _SPACE.match(text, at)
@@ -289,7 +289,7 @@ class ThoughtSplitter:
         return self._first(text, at, begin, final)
 
     def _first(self, text: str, at: int, begin: int, final: bool) -> int:
-        """What stands at ``begin``, behind the white space from ``at`` on."""
+        """Read what is at ``begin``, behind the white space from ``at`` on."""
         tag = _TAG.match(text, begin)
         if tag is not None:
             return self._open_tag(tag, text, at)
@@ -471,7 +471,7 @@ class ThoughtSplitter:
         grows = end == len(text) or _IN_HEADER.begins(text, end)
         if grows and len(text) < limit:
             return self._mark(text, at, len(text)) if final else _HOLD
-        # The mark stands for nothing: no header is so long, or goes on like that.
+        # The mark has no meaning: no header is that long, or continues like that.
         self._step = self._body if self._harmony else self._text
         return self._mark(text, at, text.index(">", at) + 1)
 

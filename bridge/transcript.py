@@ -41,8 +41,8 @@ EVENT_HEAD_BYTES = 1024
 #: JSON takes at most so many bytes for a character.
 BYTES_PER_CHARACTER = 6
 
-#: A text that begins with so many of the same characters as what was said says it
-#: again, although not to the letter.
+#: How many first characters a text must have in common with what was said to count as
+#: saying it again, although not to the letter.
 ALIKE_CHARS = 3
 
 #: White space that a repeated text may lack.
@@ -78,9 +78,9 @@ class Transcript:
         self._reasoning: StringIO | None = None
         self._tools: dict[int, ToolCall] = {}
         self._arguments: dict[int, StringIO] = {}
-        #: Text deltas of the text that stands.
+        #: Text deltas of the current text.
         self.text_deltas = 0
-        #: Records that could not be read, of the text that stands.
+        #: Records that could not be read, of the current text.
         self.skipped = 0
         #: Where the answer that is being read begins in the text and in the reasoning,
         #: and how many deltas of the text are from before.
@@ -118,7 +118,7 @@ class Transcript:
         self.skipped = skipped
 
     def begin_answer(self) -> None:
-        """A backend is asked: its answer goes on behind the text that stands."""
+        """A backend is asked: its answer is added after the current text."""
         self._answer_at = self._text.tell()
         self._thoughts_at = self._reasoning.tell() if self._reasoning else 0
         self._deltas_before = self.text_deltas
@@ -259,7 +259,7 @@ class Transcript:
         return [self._tools[index] for index in sorted(self._tools)] or None
 
     def skip(self, count: int) -> None:
-        """Publish that so many records of the backend could not be read."""
+        """Publish that ``count`` records of the backend could not be read."""
         self.skipped += count
         id, seq, attempt = self._numbering.next()
         self._append(encode(Skipped(id, seq, attempt, count)))
@@ -366,7 +366,7 @@ class Transcript:
 
 
 def _read(texts: StringIO, start: int, length: int = -1) -> str:
-    """A part of what was written; writing goes on at the end."""
+    """A part of what was written; writing continues at the end."""
     texts.seek(start)
     part = texts.read(length)
     texts.seek(0, SEEK_END)

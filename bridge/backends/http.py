@@ -122,7 +122,7 @@ class Backend:
     async def open(self, body: bytes, *, continued: bool = False) -> Upstream:
         """Send a generation's request; return its answer as soon as the head is here.
 
-        ``continued``: the answer goes on inside a text, so that it begins no thought.
+        ``continued``: the answer continues inside a text, so that it begins no thought.
 
         Connecting has a timeout; for how long to wait for the head is the caller's to
         say, by cancelling, which closes the connection. Raises a `GenerationError`:

@@ -2,7 +2,7 @@
 
 An answer is complete with ``[DONE]``; with the end of the body, where it has a finish
 reason; and where it has one, also when the connection breaks or nothing comes for
-`END_SILENCE_S`, because servers and proxies lose what stands behind it.
+`END_SILENCE_S`, because servers and proxies lose what follows it.
 """
 
 from __future__ import annotations
@@ -22,12 +22,13 @@ from bridge.errors import BackendProtocolError, BackendUnavailable, GenerationEr
 #: How long the end of a body may take after the backend said that it was done.
 LINGER_S = 1.0
 
-#: After a finish reason and so much silence the answer is complete, in seconds.
+#: How long a backend must be silent after a finish reason for its answer to be
+#: complete, in seconds.
 END_SILENCE_S = 2.0
 
-#: So many records of one read are taken at once; a read of 64 KiB may hold thousands,
+#: How many records of one read are taken at once: a read of 64 KiB may hold thousands,
 #: and each that is no plain token takes some 15 µs. The rest waits for the next turn of
-#: the loop, so that everybody else's tokens come between.
+#: the loop, so that the tokens of other requests come in between.
 MAX_RECORDS_AT_ONCE = 128
 
 
@@ -38,7 +39,7 @@ class Sink(Protocol):
         """Take the deltas of one record, in order, never empty."""
 
     def skipped(self, count: int) -> None:
-        """So many records could not be read."""
+        """``count`` records could not be read."""
 
     def ended(self, error: GenerationError | None) -> None:
         """The last call: ``None`` for a complete response."""
@@ -204,7 +205,7 @@ class Upstream:
         self._end(failure)
 
     def silent(self, seconds: float) -> bool:
-        """Say that nothing has come for so long, comments aside.
+        """Say that nothing but comments has come for ``seconds``.
 
         Reads a last record whose end is missing, and ends an answer that is complete
         but for the end of its body. Returns whether it did either.

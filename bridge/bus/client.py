@@ -37,7 +37,7 @@ class BusClient(Client):
     and again to take every worker down.
 
     ``logins``, by host and port, are those of servers that have one of their own.
-    nats-py sends what stands in a URL as it is, percent signs and all.
+    nats-py sends the login in a URL as it is, without percent-decoding it.
     """
 
     def __init__(self, logins: Mapping[str, Login] = MappingProxyType({})) -> None:

@@ -43,7 +43,7 @@ class Lease:
         self.until = max(self.until, from_ + self.ack_wait_s)
 
     def keep(self) -> None:
-        """The job is in no stream any more, so it will be nobody else's."""
+        """The job is in no stream any more, so no other worker will get it."""
         self.until = math.inf
 
 
@@ -89,8 +89,8 @@ class Leases:
     ) -> None:
         """Ask for another ``ack_wait``.
 
-        ``extend`` gets the time of asking, in s; ``unheard`` is called where nobody
-        serves the job's consumer any more.
+        ``extend`` gets the time of asking, in s; ``unheard`` is called where no
+        server serves the job's consumer any more.
         """
         if not self._connection.connected:
             return  # pooled, it would only be heard too late

@@ -25,8 +25,8 @@ from bridge.errors import ConnectionLost, StreamUnavailable
 GET_MESSAGES = 4096
 GET_BYTES = 1024 * 1024
 
-#: So many messages are handed on in one turn of the loop, some milliseconds of a
-#: reader's work; others have theirs in between.
+#: How many messages are handed on in one turn of the loop: some milliseconds of a
+#: reader's work. Other readers work in between.
 TURN_MESSAGES = 256
 
 #: A page that made no progress for so long is asked for again by the caller, in s.
@@ -80,8 +80,8 @@ class _Chain:
         named = headers.get("Nats-Last-Sequence", "")
         if named != str(self._named):
             raise ConnectionLost(
-                f"stream {self._stream}: what stands between messages {self._named} "
-                f"and {named or '?'} was lost on the way"
+                f"stream {self._stream}: the messages between sequences "
+                f"{self._named} and {named or '?'} were lost on the way"
             )
 
     def take(self, headers: dict[str, str]) -> int:
@@ -98,8 +98,8 @@ async def read_subject(
 
     Ends where the answering server knew of no more; nothing is missing up to there.
     Raises `ConnectionLost` when an answer stays away, or is cut by a reconnect, and
-    `StreamUnavailable` when nobody answers. Close the iterator (or exhaust it) to end
-    its subscription.
+    `StreamUnavailable` when no server serves the stream. Close the iterator (or
+    exhaust it) to end its subscription.
     """
     connection = jetstream.connection
     page = _Page()

@@ -87,7 +87,7 @@ def server_urls(settings: NatsSettings) -> list[str]:
 
 
 class CredentialsFile(UserString):
-    """A ``.creds`` file, read anew for each login, since its JWT may be renewed.
+    """A ``.creds`` file, read again for each login, since its JWT may be renewed.
 
     nats-py takes such a text in place of a path. Reading the file itself it would keep
     the line ends of Windows, and never come to the end of one without a JWT. Making one

@@ -87,8 +87,8 @@ class Outbox:
     def send_along(self, command: bytes) -> None:
         """Put a command on its way with whatever is sent next, or by `flush`.
 
-        For what nobody waits for: a write of its own would wake the server for it. Not
-        for another connection than this one: see `forget_along`.
+        For commands that no caller waits for: a write of its own would wake the server
+        for it. Not for another connection than this one: see `forget_along`.
         """
         self._opened()
         self._along.append(command)

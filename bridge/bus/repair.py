@@ -99,7 +99,7 @@ class Repair:
     async def _close(self) -> None:
         """Close the batch, or learn that there is no stream that could answer.
 
-        Where somebody listens to all logs, the server does not say that nobody does.
+        Where a client listens to all logs, the server does not say that no stream does.
         Raises `BusError`.
         """
         batches = self._cell.batches

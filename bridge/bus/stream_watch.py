@@ -1,7 +1,7 @@
 """Watching one stream: whether it may be another by now, and what time it is there.
 
-A stream that is deleted and made again counts its sequences anew, on the same
-connection: an acknowledgement of the old one's message removes the new one's. So
+A stream that is deleted and made again counts its sequences from the start, on the
+same connection: an acknowledgement of the old one's message removes the new one's. So
 whoever holds a message compares `StreamWatch.epoch` with the one that it came in, and
 looks again where they differ.
 """
@@ -34,7 +34,7 @@ SAMPLES = 4
 #: Between two looks while nothing happens, in seconds: clocks drift apart by 1 ms.
 LOOK_EVERY_S = 10.0
 
-#: While NATS does not answer, it is asked again so often, in seconds.
+#: How long to wait between two questions while NATS does not answer, in seconds.
 RETRY_S = 0.5
 
 
@@ -72,8 +72,8 @@ class StreamWatch:
     async def open(self) -> None:
         """Listen to what the server says of the stream. Raises `ConnectionLost`.
 
-        A user without that permission hears nothing, and is none the worse: renewals
-        that nobody answers and `look` tell it later.
+        A user without that permission hears nothing. That does no harm: renewals
+        that no server answers and `look` tell it later.
         """
         connection = self._jetstream.connection
         for what in (*CHANGED, MOVED):

@@ -32,8 +32,8 @@ DUPLICATE_WINDOW_S = 120.0
 #: The longest deadline is this part of the log's age: a log outlives its request.
 DEADLINE_OF_LOG = 1 / 2
 
-#: A job is kept for so much longer than the longest deadline, in seconds, so that it
-#: is there when somebody has to say that it is over.
+#: How much longer than the longest deadline a job is kept, in seconds, so that it is
+#: there when a worker has to say that it is over.
 JOB_OUTLIVES_S = 60.0
 
 Setup = Literal["create", "update", "verify"]

@@ -70,9 +70,10 @@ class Tail:
         self.terminal = False
         self.unproven: deque[tuple[str, bytes]] = deque()
         self.unproven_bytes = 0
-        #: Above so many unproven bytes a ping goes out, once until there is room.
+        #: How many bytes may be unproven before a ping is sent; then none is sent for
+        #: this reason until there is room.
         self._ask_above: float = MAX_UNPROVEN_BYTES
-        #: The batch sequence behind which the next ping goes out.
+        #: The batch sequence after which the next ping is sent.
         self._ping_behind = PING_EVERY_EVENTS
         self._ping_at: float | None = None
         self._seen_sent = 0

@@ -237,7 +237,7 @@ class LogWriter:
                 log.debug("%r cannot be read: %s", self, error)
                 last = None
             if self.state is not WriterState.OPEN:
-                return  # what is stored is counted anew
+                return  # what is stored is counted again
             if last is not None and tail.batch == batch:
                 tail.prove_up_to(last.data)
             if tail.full:

@@ -1,7 +1,7 @@
 """The standard streams: there from the first line on, and their faults as one error.
 
 What a shell closed (``<&-``) would be given to the first socket that is opened, which
-then is somebody's stdin. A stdout that is full, or whose reader has gone, is an
+would then be used as stdin. A stdout that is full, or whose reader has gone, is an
 `OutputLost` wherever it is written to; a stderr like that is silent, for there is
 nowhere to say so.
 """

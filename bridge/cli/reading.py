@@ -110,7 +110,7 @@ class Patience:
                 self.limit.reschedule(None)
 
     def abandon(self) -> None:
-        """Nobody reads the output: leave at once."""
+        """The output has no reader any more: leave at once."""
         self.abandoned = True
         if not self.limit.expired():
             self.limit.reschedule(asyncio.get_running_loop().time())

@@ -159,8 +159,8 @@ class Client:
         - ``metadata``: strings, echoed in ``started`` and in the terminal event.
 
         Raises `JobTooLarge`, `QueueFull`, `UnknownLane` or another `JobRefused`, for a
-        user without the right to publish there too; `ConnectionLost` when nobody said
-        in time whether the job is stored (submitting the same id again is safe);
+        user without the right to publish there too; `ConnectionLost` when NATS did not
+        say in time whether the job is stored (submitting the same id again is safe);
         `InvalidJob`, `ValueError` and `TypeError` for wrong arguments. Text is a
         ``str``; half an emoji in it becomes U+FFFD.
         """

@@ -114,7 +114,7 @@ def _checked(speech: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _json(value: Any, name: str) -> Any:
-    """``value`` as JSON has it, its texts well formed; ``name`` is where it stands.
+    """``value`` as JSON has it, its texts well formed; ``name`` is its path.
 
     The encoder would send bytes as base64 and an infinity as null: neither is what the
     caller meant.

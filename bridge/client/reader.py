@@ -45,31 +45,32 @@ AGAIN_LAST_S = 0.25
 #: The same after a question that nobody answered.
 AGAIN_UNANSWERED_S = 0.05
 
-#: So many of them in a row, while NATS is connected, are worth a warning; and so many
-#: that the server refused show that this user may not read the log.
+#: How many of them in a row, while NATS is connected, are worth a warning. As many that
+#: the server refused show that this user may not read the log.
 UNANSWERED = 3
 
 #: Live events of a later attempt that are kept until the log was asked for it.
 HELD_MESSAGES = 4096
 
-#: A hole beside a log that may not be read is given so long to be filled by live, in s.
+#: How long live may take to fill a hole where the log may not be read, in seconds.
 REFUSED_S = 1.0
 
-#: An end that live has shown is taken unconfirmed when nobody has answered for so long,
-#: in seconds: an election of a leader took up to 7 s. (A refusal is heard at once.)
+#: How long NATS must have given no answer before an end that live has shown is taken
+#: unconfirmed, in seconds: an election of a leader took up to 7 s. (A refusal is heard
+#: at once.)
 UNCONFIRMED_S = 10.0
 
-#: A hole in the log that reading it again for so long does not fill is there to stay,
-#: in seconds: a page that was cut off is whole the next time.
+#: How long the log is read again before a hole in it counts as permanent, in seconds:
+#: a page that was cut off is whole the next time.
 HOLE_S = 2.0
 
-#: A log of which something was read, and which is empty for so long while NATS is
-#: connected, is gone, in seconds; it is looked at so often meanwhile.
+#: How long a log of which something was read must be empty, while NATS is connected,
+#: before it counts as gone, and the time between two looks at it meanwhile; in seconds.
 EMPTY_S = 5.0
 EMPTY_LOOK_S = 0.5
 
-#: A request that has not ended so long after its deadline never will, in seconds: its
-#: job is gone. The bridge ends a job at its deadline, queued ones within seconds.
+#: How long after its deadline a request may still end, in seconds. Later it never will:
+#: its job is gone. The bridge ends a job at its deadline, queued ones within seconds.
 LOST_AFTER_S = 30.0
 
 #: No time at all: whatever waits for it does not.
@@ -158,7 +159,7 @@ class Reader:
         #: A terminal event that live has shown.
         self._ending: AnyEvent | None = None
         #: The opening of a later attempt that live has shown, and what came behind it:
-        #: all there is to go on with where the log may not be read.
+        #: all that reading can continue with where the log may not be read.
         self._held: deque[AnyEvent] = deque()
         self._without = False
         self._complained = False
@@ -306,9 +307,9 @@ class Reader:
             self._again_s = AGAIN_FIRST_S
 
     def _hole(self, event: AnyEvent) -> None:
-        """The log goes on with ``event``, and something before it is missing.
+        """The log continues with ``event``, and something before it is missing.
 
-        A page may have been cut off, and the log may have been made anew. Raises
+        A page may have been cut off, and the log may have been made again. Raises
         `LogExpired` where reading it again for `HOLE_S` has changed nothing.
         """
         now, known = _now(), self.position.known
@@ -484,7 +485,7 @@ class Reader:
         return None
 
     def _from_held(self) -> AnyEvent | None:
-        """Go on in a later attempt that live alone has shown."""
+        """Continue in a later attempt that live alone has shown."""
         held, position = self._held, self.position
         while held:
             # What comes live waits until all of it is through.
@@ -668,11 +669,11 @@ class Reader:
             return None  # all of it was read
         another = stored.seq <= self._log_seq
         if another:
-            self._read_anew()  # sequences only rise: it is a stream that was made anew
+            self._read_anew()  # sequences only rise: the stream was made again
         self._read_at = _now()
         event = self._event(stored.data)
         if event is None:
-            return None  # what stands before it may be new
+            return None  # what precedes it may be new
         ruling = HOLE if another else self.position.tip(event)
         if ruling.verdict is Verdict.HOLE:
             self._want(event)

@@ -134,7 +134,7 @@ class Stream:
 
     @property
     def tool_calls(self) -> list[ToolCall]:
-        """The tool calls that stand, each put together as far as it came."""
+        """The current tool calls, each put together as far as it came."""
         return self._answer.tool_calls
 
     @property

@@ -117,7 +117,7 @@ def _stored(data: bytes, job: Job) -> bool:
     if answer.error is not None:
         raise _refusal(answer.error, job)
     if not answer.stream:
-        # Somebody else who listens there: that is no promise that the job is kept.
+        # Another client listens there: that is no promise that the job is kept.
         raise ConnectionLost("what answered to a job is not JetStream")
     return answer.duplicate
 

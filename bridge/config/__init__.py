@@ -87,8 +87,8 @@ def check_api_key(key: Secret, setting: str) -> Secret:
 class Section(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """A table of the file: unknown keys are errors, so that a typo is found.
 
-    Its ``repr`` shows no `Secret`, and of a URL neither what stands before its ``@``
-    nor its query.
+    Its ``repr`` shows no `Secret`, and of a URL neither the user and password before
+    the ``@`` nor the query.
     """
 
     def __repr__(self) -> str:

@@ -16,7 +16,7 @@ from bridge.config.urls import backend_address, nats_servers, proxy_for
 from bridge.errors import ConfigurationError
 from bridge.subjects import RESERVED_TENANT, TOKEN
 
-#: A job is kept for so much longer than the longest deadline, in seconds.
+#: How much longer than the longest deadline a job is kept, in seconds.
 JOB_OUTLIVES_S = 60.0
 
 #: JetStream counts durations in nanoseconds, and sizes in bytes, in 63 bits.

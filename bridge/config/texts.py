@@ -112,7 +112,8 @@ def one_line(message: str) -> str:
 def hide_userinfo(text: str) -> str:
     """One URL or several, with what may be secret blanked.
 
-    That is what stands before the last ``@`` of each, and its query or fragment.
+    That is the user and password before the last ``@`` of each, and its query or
+    fragment.
     """
     return "".join(map(_hidden, _BETWEEN.split(text)))
 

@@ -26,7 +26,7 @@ _ENCODED = "in a user name, password or token write / ? # @ as %2F %3F %23 %40"
 
 
 class Login(NamedTuple):
-    """What stands before the ``@`` of a URL, percent-decoded.
+    """The user and password before the ``@`` of a URL, percent-decoded.
 
     ``password`` is ``None`` where there is no colon: NATS takes ``user`` for a token.
     """
@@ -56,7 +56,7 @@ class BackendAddress(NamedTuple):
         return f"BackendAddress({self.base})"
 
     def at(self, path: str) -> str:
-        """The URL of ``path`` below the base; the query stands at its end."""
+        """The URL of ``path`` below the base; the query is at its end."""
         return f"{self.base}{path}?{self.query}" if self.query else self.base + path
 
     @property
@@ -189,7 +189,7 @@ def _is_port(text: str) -> bool:
 def secrets_in(url: str) -> set[str]:
     """What a URL, or a list of them, has that must not be logged.
 
-    Passwords and tokens, as they stand and decoded, and the values of a query.
+    Passwords and tokens, as written and decoded, and the values of a query.
     """
     found: set[str] = set()
     for piece in _SEPARATORS.split(url):

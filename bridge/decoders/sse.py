@@ -2,7 +2,7 @@
 
 What the specification reads, this decoder reads alike. Where it would pass over bytes
 that LLM servers are known to put words into, they are read as what they were meant to
-be, or given as a record that nobody can read, so that they are not lost in silence:
+be, or given as a record that cannot be read, so that they are not lost in silence:
 
 - field names in capitals or behind white space (``Data:``, `` data:``), and behind a
   byte order mark;
@@ -265,7 +265,7 @@ class SSEDecoder:
             # tell what happened.
             records.append(Record(line, "message", self.last_event_id))
         elif b"{" in line or b'"' in name:
-            # A comment, or a field that nobody knows: not to be read, but perhaps the
+            # A comment, or an unknown field: not to be read, but perhaps the
             # remains of a record.
             event = "message" if name or not colon else COMMENT
             records.append(Record(line, event, self.last_event_id))

@@ -100,8 +100,8 @@ class Recap(Enum):
     """Whether a message says again what deltas said."""
 
     NONE = "none"
-    POSSIBLE = "possible"  # it comes behind deltas
-    CERTAIN = "certain"  # it stands beside a delta
+    POSSIBLE = "possible"  # it comes after deltas
+    CERTAIN = "certain"  # it comes together with a delta
 
 
 class OpenAIResponse:

@@ -24,7 +24,7 @@ def _names(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-#: Names below which no words of the answer stand.
+#: Names below which there are no words of the answer.
 NO_WORDS = _names(
     """
     annotations audio_content base_resp cache_control channel citations
@@ -42,8 +42,8 @@ NO_WORDS = _names(
     """
 )
 
-#: Of these, the names whose objects and arrays hold no words either. Elsewhere an
-#: object under such a name is one that nobody expected there.
+#: Of these, the names whose objects and arrays hold no words either. Under the
+#: others, an object is unexpected.
 _NO_OBJECTS = _names(
     """
     annotations audio base_resp cache_control citations content_filter_offsets

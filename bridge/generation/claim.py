@@ -23,16 +23,17 @@ from bridge.job import Look, look
 
 log = logging.getLogger(__name__)
 
-#: A request's cancel counts for a job that was stored so much later, at most, in ns.
+#: How much later than a request's cancel a job may be stored and still be cancelled by
+#: it, in nanoseconds.
 AHEAD_OF_JOB_NS = 10_000_000_000
 
-#: A log that is read by a direct get may lag behind its leader: so long between the
-#: first two reads, and at most between two later ones, in seconds.
+#: How long to wait between the first two reads of a log, and at most between two later
+#: ones, in seconds: what a direct get reads may lag behind the leader.
 REREAD_S = 0.01
 REREAD_AT_MOST_S = 0.25
 
-#: A log that is not whole is read again for so long, in seconds. Replicas and ingest
-#: that is queued catch up in milliseconds.
+#: How long a log that is not whole is read again, in seconds. Replicas and ingest that
+#: is queued catch up in milliseconds.
 PROVE_S = 2.0
 
 
@@ -111,10 +112,10 @@ async def _claim_begun(
 
 
 def _taken_over(history: History, cancelled: str | None) -> Claim:
-    """The claim of a log that is closed and read; only a whole one is gone on with."""
+    """The claim of a log that is closed and read; only a whole one is continued."""
     if history.passed_over:
         log.warning(
-            "%d messages that are no events stand in the log of %s",
+            "%d messages in the log of %s are not events",
             history.passed_over,
             history.last.id if history.last is not None else "",
         )
@@ -170,7 +171,7 @@ async def close_to_end(
         if end.last is None or end.over:
             return end
         if end.last.attempt > delivery.attempt:
-            raise Fenced("a newer attempt goes on with the request")
+            raise Fenced("a newer attempt continues the request")
         original = await begun_for(cell, tenant, id)
         if original not in (None, delivery.identity):
             return None
@@ -259,7 +260,7 @@ def cancels_session_job(control: Control, delivery: Delivery, at_ns: int) -> boo
     """Whether a session's control message that was stored at ``at_ns`` ends this job.
 
     A sequence counts for jobs that are older than the message alone: those of a stream
-    that was made again are counted anew.
+    that was made again are counted from the start.
     """
     if control.action != "cancel" or delivery.stored_ns >= at_ns:
         return False

@@ -26,9 +26,9 @@ from bridge.subjects import ControlAddress
 
 log = logging.getLogger(__name__)
 
-#: A control message may have been on its way for so long when it is heard, in
-#: nanoseconds: a job that was stored meanwhile is none of its business. So for younger
-#: jobs the time counts at which it was stored.
+#: How long a control message may have been on its way when it is heard, in
+#: nanoseconds. It does not apply to a job that was stored meanwhile. So for younger
+#: jobs, the time at which the message was stored decides.
 HEARD_LATE_NS = 5_000_000_000
 
 #: So long until a message is stored for sure, or never will be, in seconds: elections

@@ -78,7 +78,7 @@ class Generation:
         except InvalidJob as error:
             self._invalid = error
         except Exception as defect:
-            self._defect = defect  # for `run`: whoever delivered the job goes on
+            self._defect = defect  # for `run` to raise: the delivery of jobs continues
         self._interruption = Interruption()
         self._ownership = self._owned_until(self._interruption)
         self._account = Account(

@@ -27,8 +27,9 @@ def effective_deadline_ms(wanted_ms: int | None, settings: Settings) -> int:
 
 
 def read_deadline_ms(data: bytes) -> int | None:
-    """What a job asks for, that nobody has checked yet; ``None`` where it cannot be
-    read, or is not to be had.
+    """The deadline that a job asks for, in ms, unchecked.
+
+    ``None`` where it is missing, not above 0, or cannot be read.
     """
     try:
         wanted = _decoder.decode(data).deadline_ms

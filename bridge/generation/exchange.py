@@ -36,11 +36,11 @@ from bridge.transcript import Transcript
 
 log = logging.getLogger(__name__)
 
-#: A continuation that repeats so many characters of the text's beginning, or all of a
-#: shorter text, is the answer begun anew: the backend did not continue it.
+#: How many characters of the text's beginning, or all of a shorter text, a continuation
+#: must repeat to count as an answer from the start: the backend did not continue it.
 REPEATED_CHARS = 64
 
-#: So many deltas are held back at most until that is decided.
+#: How many deltas may be held back until that is decided.
 MAX_HELD_DELTAS = 256
 
 
@@ -99,7 +99,7 @@ class Exchange:
         #: What a continuation has said while it may still be the text's repetition.
         self._held: list[Delta] = []
         self._prefix = ""
-        #: Completion tokens that the backends reported for the text that stands.
+        #: Completion tokens that the backends reported for the current text.
         self._spent_tokens = 0
         self._warned = False
         self._retries = 0
@@ -314,7 +314,7 @@ class Exchange:
     def _begin_anew(self) -> None:
         if self._job.on_restart != "restart":
             raise BackendProtocolError(
-                "the backend began its answer anew instead of continuing it, and the "
+                "the backend began its answer again instead of continuing it, and the "
                 "job asks not to be restarted"
             )
         self._resume("restart")

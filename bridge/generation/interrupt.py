@@ -17,7 +17,7 @@ class Kind(Enum):
     DEADLINE = "deadline"
     DRAIN = "drain"
     LOG_GONE = "log gone"
-    JOB_GONE = "job gone"  # it drains, and nobody will be delivered the job again
+    JOB_GONE = "job gone"  # it drains, and the job will not be delivered again
     LOST = "lost"  # the job is another worker's
 
 

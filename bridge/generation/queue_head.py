@@ -1,8 +1,8 @@
 """The next job of a lane that has no free slot: is its time over?
 
-Nobody asks for jobs while every slot is taken, so a job could pass its deadline in the
-queue and its reader would hear nothing until a slot is free. The next one is looked at
-now and then, and pulled if it is over: to end it takes no backend.
+A worker asks for no jobs while every slot is taken, so a job could pass its deadline in
+the queue and its reader would hear nothing until a slot is free. The next one is looked
+at now and then, and pulled if it is over: to end it takes no backend.
 """
 
 from __future__ import annotations

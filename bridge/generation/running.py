@@ -63,7 +63,7 @@ class Running:
     def give_back(self) -> None:
         """The drain time is over: hand the request over, or end it.
 
-        A job that is in no stream any more would be delivered to nobody.
+        A job that is in no stream any more would not be delivered again.
         """
         if self.stored:
             self.generation.give_back()
@@ -85,7 +85,7 @@ class Running:
         return self.stored and self._epoch != self.cell.watch.epoch
 
     def _unheard(self) -> None:
-        """Nobody serves the consumer that had brought the job."""
+        """No server serves the consumer that had brought the job."""
         self._epoch = -1
 
     def _check(self) -> None:

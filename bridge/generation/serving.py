@@ -97,7 +97,7 @@ class Serving:
         case = self._case
         lost = LogLost(f"a part of the log is missing: {history.fault}")
         event = case.account.failed(record, lost)
-        event.text, event.text_omitted = None, True  # nobody knows it
+        event.text, event.text_omitted = None, True  # the text is not known
         await self._ending.end(record, event)
 
     def _announce(

@@ -13,7 +13,7 @@ from bridge.generation.session import supersede_until_done
 
 log = logging.getLogger(__name__)
 
-#: A job that waits for so long to be acknowledged is told to the operator, in seconds.
+#: How long a job waits to be acknowledged before the operator is told, in seconds.
 SAY_AFTER_S = 5.0
 
 

@@ -31,7 +31,7 @@ from bridge.speech.segmenter import Segment, Segmenter
 
 Append = Callable[[bytes], None]
 
-#: So many characters are cut in one turn of the loop; each token counts one more, for
+#: How many characters are cut in one turn of the loop; each token counts one more, for
 #: its own cost. Ordinary text takes about half a microsecond a character, the worst
 #: ten or twenty: that is one millisecond, and 40 at the most.
 MAX_TURN_CHARS = 2048
@@ -131,7 +131,7 @@ class Voice:
         return self._seq
 
     def replay(self, history: History) -> None:
-        """Hear what was said before, so that the cutting goes on inside it.
+        """Hear what was said before, so that the cutting continues inside it.
 
         A long history is put off like anything else: what is heard next waits behind.
         """

@@ -88,8 +88,8 @@ class Behaviour(
     no_stream: bool = False
     #: Stream ``application/x-ndjson`` instead of server-sent events.
     ndjson: bool = False
-    #: The text ends by itself after so many tokens, if ``max_tokens`` does not end it;
-    #: without it, after some dozens.
+    #: After how many tokens the text ends by itself, if ``max_tokens`` does not end it;
+    #: ``None``: after some dozens.
     tokens: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] | None = None
     #: So many tokens of reasoning first; ``max_tokens`` does not count them.
     reasoning: _Count = 0

@@ -37,7 +37,7 @@ ENCLOSURES = {
 CLOSERS = frozenset("".join(ENCLOSURES.values()) + "'’")
 OPENERS = frozenset(ENCLOSURES) | frozenset("'‘‚¿¡")
 
-#: Marks that stand right behind a word, and those that stand right before one.
+#: Marks that directly follow a word, and those that directly precede one.
 CLOSING = WEAK + STRONG + ",;:，、；：،؛)]}”›）」』》】"
 OPENING = "([{“„‘‚（「『《【¿¡"
 

@@ -23,12 +23,12 @@ from bridge.speech.options import SpeechOptions
 from bridge.speech.source import Source
 from bridge.speech.spoken_text import SpokenText
 
-#: The longest line inside a code block that is waited for; of a longer one, so much is
-#: taken at a time.
+#: How many characters of a line inside a code block are waited for; of a longer line,
+#: as many are taken at a time.
 MAX_LINE = 2048
 
-#: About so many spoken characters are lexed before cuts are looked for: what is cut off
-#: is copied away from what follows it, so that this must not be a whole long delta.
+#: About how many spoken characters are lexed before cuts are looked for: what is cut
+#: off is copied away from what follows it, so that this must not be a whole long delta.
 STRIDE = 256
 
 

@@ -140,7 +140,7 @@ class Segmenter:
     def _cut(self, *, final: bool, skip: int = 0) -> list[Segment]:
         """Cut what there is.
 
-        ``skip``: so many characters behind it are left out, and a block ends there.
+        ``skip``: how many characters after it are left out; a block ends there.
         """
         segments: list[Segment] = []
         self._markup.feed("".join(self._fed))

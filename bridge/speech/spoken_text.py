@@ -142,7 +142,7 @@ class SpokenText:
         """Something is not spoken here.
 
         White space is not doubled by it, and none is left before a closing mark.
-        ``apart``: it stood for itself, so that the words on both sides do not become
+        ``apart``: it was separate, so that the words on both sides do not become
         one, and a closing mark behind it at the beginning of a line goes too.
         ``opens``: it belongs to what follows, which may be ".NET".
         """
@@ -161,7 +161,7 @@ class SpokenText:
         at = source + len(text) - len(said)
         spaced = self.blank or self._fresh or self.text[-1:] in _BLANK
         if at > source and not spaced and self.text[-1:] not in OPENING:
-            # One space for all that stand around the gap.
+            # One space for all the spaces around the gap.
             self.blank, self._blank_at = text[0], source
         if not said:
             return "", source
