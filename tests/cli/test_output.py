@@ -294,6 +294,8 @@ def test_a_signal_while_stdin_is_read_ends_with_130() -> None:
         env=environment({"PYTHONUNBUFFERED": "1"}),
         stdin=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        # A shell starts what it runs in the background with SIGINT ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert asking.stdin is not None
     asking.stdin.write(b"\xff")
