@@ -158,6 +158,10 @@ BLOCK = re.compile(
     r"|(?P<blank>\n)"
     r")"
 )
+#: A code block that begins behind words of its line, where Markdown has none, but
+#: models do: "Here it is: ```python".
+LATE_FENCE = re.compile(r"(?P<fence>`{3,100})[\w+#.-]{0,30}[ \t]{0,30}\r?\n")
+LATE_FENCE_BEGUN = re.compile(r"`{1,100}[\w+#.-]{0,30}[ \t]{0,30}\r?\Z")
 _MAYBE = r"[ \t]{0,200}"
 BLOCK_BEGUN = re.compile(
     _GAP + r"(?:`{0,2}|~{0,2}|(?:`{3,100}|~{3,100})[^\n`]{0,300}"

@@ -15,6 +15,8 @@ from bridge.speech.inline import HOLD, Inline
 from bridge.speech.marks import (
     BLOCK,
     BLOCK_BEGUN,
+    LATE_FENCE,
+    LATE_FENCE_BEGUN,
     URL_BEGUN,
     URL_BEGUN_END,
     special,
@@ -134,6 +136,16 @@ class Markup:
         if char in STRONG:
             self._stopped = True
             return self._inline.literal(at)
+        if char == "`" and self._markdown:
+            late = LATE_FENCE.match(source, at)
+            if late is not None:
+                self._line = ""
+                self._inline.row = False
+                self._end_block(self._source.base + at)
+                self._begin_code(late)
+                return late.end()
+            if not final and LATE_FENCE_BEGUN.match(source, at):
+                return HOLD
         return self._inline.mark(at, final)
 
     def _plain(self, at: int, end: int, final: bool) -> int:
@@ -242,4 +254,5 @@ class Markup:
         return end
 
     def _closes_fence(self, line: str) -> bool:
+        line = line.lstrip("> \t")  # in a quote
         return line.startswith(self._fence) and not line.strip(self._fence[0])

@@ -181,6 +181,9 @@ class _Backend:
     def failed(self) -> None:
         pass
 
+    def hide_secrets(self, error: GenerationError) -> None:
+        pass
+
     async def open(self, body: bytes, *, continued: bool = False) -> Upstream:
         self.bodies.append(body)
         script = next(self._scripts, None)

@@ -20,6 +20,10 @@ CASES = [
     ("| a | b |\n|--:|---|\n| 1 | |\n\nz", f"a , b {PARAGRAPH}1 , {PARAGRAPH}z"),
     ("a\n```py\nx = 1. Y\n```\nb", f"a\n{PARAGRAPH}b"),
     ("~~~\n```\n~~~\nb", "b"),
+    ("Look: ```py\nx = 1. Y\n```\nb", f"Look: {PARAGRAPH}b"),
+    ("- item ```\nx\n```\nb", f"item {PARAGRAPH}b"),
+    ("> ```\n> x\n> ```\nb", "b"),
+    ("Run ```a b``` now.\nb", "Run a b now.\nb"),
     ("a | b", "a | b"),
 ]
 
