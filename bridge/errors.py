@@ -64,9 +64,9 @@ def hidden(text: str, secrets: Iterable[str]) -> str:
     """``text`` with ``***`` for each of ``secrets``, and for one that is cut off."""
     for secret in secrets:
         text = text.replace(secret, HIDDEN)
-        begun = (secret[:n] + "…" for n in range(len(secret) - 1, MIN_SECRET_CHARS, -1))
-        cut = next(filter(text.endswith, begun), "")
-        text = text.removesuffix(cut) + HIDDEN if cut else text
+        if "…" in text:
+            for size in range(len(secret) - 1, MIN_SECRET_CHARS, -1):
+                text = text.replace(secret[:size] + "…", HIDDEN)
     return text
 
 
@@ -97,7 +97,7 @@ class GenerationError(BridgeError):
         self.status = status
 
     def hide(self, secrets: Iterable[str]) -> None:
-        """Blank ``secrets`` in what it says, also one that was cut off at the end."""
+        """Blank ``secrets`` in what it says, and one that `shorten` has cut off."""
         self.message = hidden(self.message, secrets)
         self.args = (hidden(str(self), secrets),)
 

@@ -18,6 +18,7 @@ from typing import Any
 import msgspec
 
 from bridge.dialects.tool_calls import calls_in
+from bridge.errors import shorten
 
 
 def _names(text: str) -> frozenset[str]:
@@ -145,7 +146,7 @@ def read_values(data: bytes) -> Iterator[Any]:
     surrogate pairs, invalid UTF-8, byte order marks and several values are taken.
     """
     if len(data) > LONG_BYTES and _count_values(data) > MAX_STRINGS:
-        text = data[:MAX_FIRST_WORDS].decode("utf-8", "replace")
+        text = data[: 2 * MAX_FIRST_WORDS].decode("utf-8", "replace")
         yield Unreadable(text, f"there are more than {MAX_STRINGS} values in it")
         return
     try:
@@ -314,11 +315,11 @@ def has_words(value: Any, where: Where = Where.RECORD) -> bool:
 def first_words(value: Any) -> str:
     """What a value that means nothing here says, for a message about it."""
     if isinstance(value, Unreadable):
-        return value.text[:MAX_FIRST_WORDS]
+        return shorten(value.text[: 2 * MAX_FIRST_WORDS], MAX_FIRST_WORDS)
     said = ""
     with suppress(TooMuch):
         for text in strings_in(value):
-            said = f"{said} {text[:MAX_FIRST_WORDS]}".strip()
-            if len(said) >= MAX_FIRST_WORDS:
+            said = f"{said} {text[: 2 * MAX_FIRST_WORDS]}".strip()
+            if len(said) > MAX_FIRST_WORDS:
                 break
-    return said[:MAX_FIRST_WORDS]
+    return shorten(said, MAX_FIRST_WORDS)
