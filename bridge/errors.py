@@ -48,7 +48,7 @@ from typing import ClassVar
 #: for the sentence that explains it, too little to carry a prompt back out.
 MAX_MESSAGE_CHARS = 500
 
-#: What stands for a secret wherever one is shown. Shorter ones are left alone: three
+#: What replaces a secret in a text. Secrets of fewer characters are not replaced: three
 #: letters would blank half of every text.
 HIDDEN = "***"
 MIN_SECRET_CHARS = 4

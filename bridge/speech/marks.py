@@ -158,8 +158,8 @@ BLOCK = re.compile(
     r"|(?P<blank>\n)"
     r")"
 )
-#: A code block that begins behind words of its line, where Markdown has none, but
-#: models do: "Here it is: ```python".
+#: A code block whose fence follows other words on its line. Markdown has none, but
+#: models write "Here it is: ```python".
 LATE_FENCE = re.compile(r"(?P<fence>`{3,100})[\w+#.-]{0,30}[ \t]{0,30}\r?\n")
 LATE_FENCE_BEGUN = re.compile(r"`{1,100}[\w+#.-]{0,30}[ \t]{0,30}\r?\Z")
 _MAYBE = r"[ \t]{0,200}"

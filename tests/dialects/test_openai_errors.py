@@ -131,6 +131,27 @@ def test_a_redirect_says_where_to() -> None:
     assert "backend URL" in error_for_status(302, b"").message
 
 
+@pytest.mark.parametrize(
+    "location",
+    ["https://u:sk-1234@h.example/v1", "https://h.example/v1?key=sk-1234#sk-1234"],
+)
+def test_a_redirect_shows_no_login_and_no_query(location: str) -> None:
+    message = error_for_status(302, b"", location=location).message
+    assert "h.example/v1" in message
+    assert "sk-1234" not in message
+
+
+@pytest.mark.parametrize("length", range(470, MAX_MESSAGE_CHARS + 10))
+def test_a_key_is_hidden_wherever_the_message_is_cut_off(length: int) -> None:
+    key = "sk-0123456789abcdef"
+    body = msgspec.json.encode({"error": "x" * length + key + " is wrong"})
+    error = error_for_status(401, body)
+    error.hide([key])
+    for said in (error.message, str(error)):
+        assert key[:6] not in said
+        assert "check the backend's API key" in said
+
+
 def test_retry_after_reaches_the_error() -> None:
     error = error_for_status(429, b"", "7")
     assert isinstance(error, RateLimited)
